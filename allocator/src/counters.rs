@@ -1,0 +1,84 @@
+//! Floor 2. Counts of what the slow paths did. Every room books where it happens; readers add up.
+//!
+//! Counts only grow. Those of a thread's record have one writer, its thread; those of the heap are written by everybody.
+
+use crate::atomic::{AtomicU64, Ordering};
+
+/// What is counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum Event {
+    /// A thread's alloc array ran dry and changed places with its free array.
+    Exchange,
+    /// A thread got blocks from central.
+    Refill,
+    /// A magazine went to central.
+    Flush,
+    /// A thread got a magazine from the depot.
+    DepotTake,
+    /// A thread left a magazine in the depot.
+    DepotPut,
+    /// A span began to hold blocks.
+    SpanBirth,
+    /// A span went back to the page heap.
+    SpanDeath,
+    /// Address space was asked for.
+    Map,
+    /// Address space was given back.
+    Unmap,
+    /// Memory was given back.
+    Purge,
+    /// The kernel was told which pages to use.
+    Advise,
+    /// Pages were moved instead of copied.
+    Move,
+    /// The system refused one of the above.
+    Refused,
+    /// A thread's record was made.
+    RecordBirth,
+    /// A thread took over the record of one that had ended.
+    RecordAdoption,
+    /// Slow paths looked whether memory should go back.
+    Tick,
+    /// A block was allocated in the sampled zone.
+    Sampled,
+    /// The end of a sampled block was seen.
+    SampledEnd,
+    /// A block could not be taken back: a signal handler freed it while its thread was in a slow path.
+    Dropped,
+}
+
+impl Event {
+    /// How many kinds there are.
+    pub(crate) const COUNT: usize = Self::Dropped as usize + 1;
+}
+
+/// One count per event.
+#[derive(Debug)]
+pub(crate) struct Counters([AtomicU64; Event::COUNT]);
+
+impl Counters {
+    pub(crate) const fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; Event::COUNT])
+    }
+
+    /// One more, from whichever thread.
+    #[inline]
+    pub(crate) fn count(&self, event: Event) {
+        // Relaxed: a count orders nothing.
+        self.0[event as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One more, from the only thread that ever writes here: no locked instruction.
+    #[inline]
+    pub(crate) fn count_alone(&self, event: Event) {
+        let count = &self.0[event as usize];
+        // Relaxed: a count orders nothing; one writer, so nothing is lost between load and store.
+        count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self, event: Event) -> u64 {
+        // Relaxed: a count orders nothing.
+        self.0[event as usize].load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,204 @@
+//! Floor 5. The depot: whole magazines on their way from one thread to another.
+//!
+//! A few swap slots in front, a stack under a lock behind. A slot is null or a magazine, and changes hands by one atomic
+//! operation; nobody looks into a magazine that he did not take out. So there is no moment at which a stale pointer could matter: no
+//! ABA, no reclamation scheme, and every operation on the slots ends after a bounded number of steps whatever others do.
+//!
+//! (The idea of exchanging whole magazines is Bonwick and Adams's, "Magazines and Vmem", USENIX 2001.)
+
+use core::ptr;
+
+use crate::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use crate::config::{DEPOT_EMPTY_SLOTS, DEPOT_SLOTS};
+use crate::magazine::{Header, Magazine, Stack};
+use crate::sync::{Lock, Rank};
+
+/// Slots that hold a magazine or nothing.
+struct SwapSlots<const COUNT: usize>([AtomicPtr<Header>; COUNT]);
+
+impl<const COUNT: usize> SwapSlots<COUNT> {
+    crate::atomic::const_unless_loom! {
+        fn new() -> Self {
+            #[cfg(not(loom))]
+            let slots = [const { AtomicPtr::new(ptr::null_mut()) }; COUNT];
+            #[cfg(loom)]
+            let slots = core::array::from_fn(|_| AtomicPtr::new(ptr::null_mut()));
+            Self(slots)
+        }
+    }
+
+    /// Leaves a magazine in one of the first `usable` slots, or hands it back.
+    #[inline]
+    fn put(&self, magazine: Magazine, usable: usize) -> Result<(), Magazine> {
+        let raw = magazine.into_raw();
+        // Release: whoever takes the magazine sees what is in it, and the freeing thread's last writes to its blocks. Pairs with
+        // the Acquire in `take`.
+        let publish = if cfg!(freestone_seeded_bug) { Ordering::Relaxed } else { Ordering::Release };
+        for slot in &self.0[..usable] {
+            // Relaxed: a look; the exchange decides.
+            if slot.load(Ordering::Relaxed).is_null()
+                && slot.compare_exchange(ptr::null_mut(), raw, publish, Ordering::Relaxed).is_ok()
+            {
+                return Ok(());
+            }
+        }
+        // SAFETY: given up above, and no slot took it.
+        Err(unsafe { Magazine::from_raw(raw) }.expect("a magazine is not null"))
+    }
+
+    #[inline]
+    fn take(&self) -> Option<Magazine> {
+        for slot in &self.0 {
+            // Relaxed: a look; the exchange decides.
+            if slot.load(Ordering::Relaxed).is_null() {
+                continue;
+            }
+            // Acquire: see `put`.
+            let raw = slot.swap(ptr::null_mut(), Ordering::Acquire);
+            // SAFETY: the swap took it out, so this is the only taking-back; Acquire shows what `put` published.
+            if let Some(magazine) = unsafe { Magazine::from_raw(raw) } {
+                return Some(magazine);
+            }
+        }
+        None
+    }
+}
+
+/// The full magazines of one class.
+pub(crate) struct Depot {
+    slots: SwapSlots<DEPOT_SLOTS>,
+    /// Blocks in all magazines here. Counted before a magazine is put and after it was taken, so never too few.
+    blocks: AtomicUsize,
+    /// Blocks that may be here.
+    bound: AtomicUsize,
+    /// Is there anything behind? A look that saves taking the lock.
+    shelved: AtomicUsize,
+    shelf: Lock<Stack>,
+}
+
+impl Depot {
+    crate::atomic::const_unless_loom! {
+        pub(crate) fn new() -> Self {
+            Self {
+                slots: SwapSlots::new(),
+                blocks: AtomicUsize::new(0),
+                bound: AtomicUsize::new(0),
+                shelved: AtomicUsize::new(0),
+                shelf: Lock::new(Rank::Depot, Stack::new()),
+            }
+        }
+    }
+
+    /// Takes a magazine with blocks.
+    pub(crate) fn take(&self) -> Option<Magazine> {
+        let magazine = self.slots.take().or_else(|| self.take_shelved())?;
+        // Relaxed: a count; see its field.
+        self.blocks.fetch_sub(magazine.count(), Ordering::Relaxed);
+        Some(magazine)
+    }
+
+    fn take_shelved(&self) -> Option<Magazine> {
+        // Relaxed: a look; the lock orders the stack itself. A magazine shelved just now is missed, as if we had come earlier.
+        if self.shelved.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let mut shelf = self.shelf.lock();
+        let magazine = shelf.pop()?;
+        self.shelved.fetch_sub(1, Ordering::Relaxed);
+        Some(magazine)
+    }
+
+    /// Leaves a magazine with blocks, in one of the first `usable` slots or on the shelf. Hands it back when the depot would hold more
+    /// than its bound.
+    pub(crate) fn put(&self, magazine: Magazine, usable: usize) -> Result<(), Magazine> {
+        let count = magazine.count();
+        // Relaxed: counts; see their fields. A bound that is passed for a moment by two threads at once does no harm.
+        if self.blocks.fetch_add(count, Ordering::Relaxed) + count > self.bound.load(Ordering::Relaxed) {
+            self.blocks.fetch_sub(count, Ordering::Relaxed);
+            return Err(magazine);
+        }
+        if let Err(magazine) = self.slots.put(magazine, usable) {
+            let mut shelf = self.shelf.lock();
+            shelf.push(magazine);
+            self.shelved.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Allows `more` blocks.
+    pub(crate) fn raise_bound(&self, more: usize) {
+        self.bound.fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// Takes back what [`raise_bound`](Self::raise_bound) allowed beyond `least`; says how much.
+    pub(crate) fn lower_bound(&self, least: usize) -> usize {
+        // Relaxed, here and below: an allowance orders nothing. Lost raises would be lent for ever, so this is one operation.
+        self.bound.swap(least, Ordering::Relaxed).saturating_sub(least)
+    }
+
+    pub(crate) fn bound(&self) -> usize {
+        self.bound.load(Ordering::Relaxed)
+    }
+
+    /// Blocks in all magazines here.
+    pub(crate) fn blocks(&self) -> usize {
+        self.blocks.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn before_fork(&self) {
+        self.shelf.before_fork();
+    }
+
+    pub(crate) fn after_fork(&self) {
+        self.shelf.after_fork();
+    }
+}
+
+/// Magazines of one capacity without blocks, for all classes.
+pub(crate) struct Empties {
+    slots: SwapSlots<DEPOT_EMPTY_SLOTS>,
+    shelved: AtomicUsize,
+    shelf: Lock<Stack>,
+}
+
+impl Empties {
+    crate::atomic::const_unless_loom! {
+        pub(crate) fn new() -> Self {
+            Self {
+                slots: SwapSlots::new(),
+                shelved: AtomicUsize::new(0),
+                shelf: Lock::new(Rank::Empties, Stack::new()),
+            }
+        }
+    }
+
+    pub(crate) fn take(&self) -> Option<Magazine> {
+        if let Some(magazine) = self.slots.take() {
+            return Some(magazine);
+        }
+        // Relaxed: as in `Depot::take_shelved`.
+        if self.shelved.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let mut shelf = self.shelf.lock();
+        let magazine = shelf.pop()?;
+        self.shelved.fetch_sub(1, Ordering::Relaxed);
+        Some(magazine)
+    }
+
+    pub(crate) fn put(&self, magazine: Magazine) {
+        if let Err(magazine) = self.slots.put(magazine, DEPOT_EMPTY_SLOTS) {
+            let mut shelf = self.shelf.lock();
+            shelf.push(magazine);
+            self.shelved.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn before_fork(&self) {
+        self.shelf.before_fork();
+    }
+
+    pub(crate) fn after_fork(&self) {
+        self.shelf.after_fork();
+    }
+}

@@ -1,0 +1,180 @@
+//! Floor 2. The last line: a program broke the contract, or we did.
+//!
+//! The line is put together on the stack and written with one system call: no allocation, no lock, no unwinding, and it dies
+//! even when standard error is closed. It always has the same shape, so that machines can read it too:
+//!
+//! ```text
+//! freestone: fatal: double free: ptr=0x200000012340 class=7 (64 B): this block was free already; …
+//! ```
+
+use crate::os;
+
+/// What a program can do wrong with a pointer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Misuse {
+    /// The block was free when it was freed.
+    DoubleFree,
+    /// The block belongs to another size class than its `Layout` says.
+    SizeMismatch,
+    /// The address does not belong to this allocator.
+    Foreign,
+    /// The address lies inside a block, not at its start.
+    Interior,
+    /// The address cannot be the start of any block.
+    Misaligned,
+    /// The address is ours, but nothing was ever allocated there.
+    NeverAllocated,
+}
+
+impl Misuse {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::DoubleFree => "double free",
+            Self::SizeMismatch => "size mismatch",
+            Self::Foreign => "foreign pointer",
+            Self::Interior => "interior pointer",
+            Self::Misaligned => "misaligned pointer",
+            Self::NeverAllocated => "invalid free",
+        }
+    }
+
+    const fn hint(self) -> &'static str {
+        match self {
+            Self::DoubleFree => {
+                "this block was free already; a second owner, a copied raw pointer or a drop that ran twice is likely"
+            }
+            Self::SizeMismatch => {
+                "freed with a Layout of another size class than it was allocated with; look for a transmuted Box or a wrong capacity"
+            }
+            Self::Foreign => {
+                "this allocator never handed out that address; it may come from the stack, from C's malloc or from another heap"
+            }
+            Self::Interior => "the address lies inside a block; free what alloc returned",
+            Self::Misaligned => "no block starts at such an address",
+            Self::NeverAllocated => "the address is ours, but no block was allocated there",
+        }
+    }
+}
+
+/// Says what was done to which pointer, and ends the process. `block_bytes` is what the call claimed the block to be.
+#[cold]
+#[inline(never)]
+pub(crate) fn misuse(kind: Misuse, address: usize, class: Option<usize>, block_bytes: usize) -> ! {
+    let mut line = Line::new();
+    line.text(kind.name());
+    line.text(": ptr=");
+    line.hexadecimal(address);
+    match class {
+        Some(class) => {
+            line.text(" class=");
+            line.decimal(class);
+        }
+        None => line.text(" class=none"),
+    }
+    line.text(" (");
+    line.decimal(block_bytes);
+    line.text(" B): ");
+    line.text(kind.hint());
+    line.die()
+}
+
+/// One of our own invariants does not hold: `what` is a constant sentence, `value` whatever helps to see why.
+#[cold]
+#[inline(never)]
+#[cfg_attr(loom, allow(dead_code))]
+pub(crate) fn broken(what: &'static str, value: usize) -> ! {
+    let mut line = Line::new();
+    line.text("broken invariant: ");
+    line.text(what);
+    line.text(" (");
+    line.hexadecimal(value);
+    line.text("); this is a bug in freestone, please report it");
+    line.die()
+}
+
+/// A line under construction. What does not fit is cut off.
+struct Line {
+    bytes: [u8; 400],
+    length: usize,
+}
+
+impl Line {
+    fn new() -> Self {
+        let mut line = Self { bytes: [0; 400], length: 0 };
+        line.text("freestone: fatal: ");
+        line
+    }
+
+    fn text(&mut self, text: &str) {
+        for &byte in text.as_bytes() {
+            // One place stays free for the end of the line.
+            if self.length + 1 < self.bytes.len() {
+                self.bytes[self.length] = byte;
+                self.length += 1;
+            }
+        }
+    }
+
+    fn number(&mut self, mut value: usize, base: usize) {
+        let mut digits = [0_u8; 20];
+        let mut first = digits.len();
+        loop {
+            first -= 1;
+            digits[first] = b"0123456789abcdef"[value % base];
+            value /= base;
+            if value == 0 {
+                break;
+            }
+        }
+        for index in first..digits.len() {
+            let digit = [digits[index]];
+            self.text(core::str::from_utf8(&digit).unwrap_or("?"));
+        }
+    }
+
+    fn decimal(&mut self, value: usize) {
+        self.number(value, 10);
+    }
+
+    fn hexadecimal(&mut self, value: usize) {
+        self.text("0x");
+        self.number(value, 16);
+    }
+
+    fn finish(&mut self) -> &[u8] {
+        self.bytes[self.length] = b'\n';
+        &self.bytes[..=self.length]
+    }
+
+    fn die(mut self) -> ! {
+        os::write_error(self.finish());
+        os::abort()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Line;
+
+    #[test]
+    fn numbers_are_written_in_both_bases() {
+        let mut line = Line::new();
+        line.decimal(0);
+        line.text(" ");
+        line.decimal(usize::MAX);
+        line.text(" ");
+        line.hexadecimal(0xdead_beef);
+        assert_eq!(line.finish(), b"freestone: fatal: 0 18446744073709551615 0xdeadbeef\n");
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_cut_and_still_ends() {
+        let mut line = Line::new();
+        for _ in 0..100 {
+            line.text("0123456789");
+        }
+        let finished = line.finish();
+        assert_eq!(finished.len(), 400);
+        assert_eq!(finished.last(), Some(&b'\n'));
+    }
+}

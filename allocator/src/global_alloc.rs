@@ -1,0 +1,242 @@
+//! Floor 10. The face for programs: [`Freestone`], registered with `#[global_allocator]`.
+
+use core::alloc::{GlobalAlloc, Layout};
+use core::ptr::{self, NonNull};
+
+use crate::config::CHECKED;
+use crate::heap;
+use crate::large::{Growing, LargeBlock};
+use crate::options::{Check, HugePages, Options};
+use crate::size_class::SizeClass;
+use crate::units::in_sampled_zone;
+
+/// The allocator. Has no memory of its own: every value is a handle to the one heap of the process.
+///
+/// ```
+/// use freestone::Freestone;
+///
+/// #[global_allocator]
+/// static GLOBAL: Freestone = Freestone::new();
+///
+/// let numbers: Vec<u32> = (0..1000).collect();
+/// assert_eq!(numbers.iter().sum::<u32>(), 499_500);
+/// assert!(freestone::snapshot().bytes.live >= 4000);
+/// ```
+///
+/// Options are chosen by the builder methods, which work in a `static`, and overridden by the environment variable
+/// `FREESTONE=key:value,key:value` when the process makes its first allocation. The variable is ignored in processes that run with
+/// somebody else's rights (`AT_SECURE`); an unknown key or value is one line on standard error, and the rest holds.
+///
+/// ```
+/// use freestone::{Check, Freestone, HugePages};
+///
+/// static GLOBAL: Freestone = Freestone::new().check(Check::Exchange).huge_pages(HugePages::Never);
+/// ```
+///
+/// # What it promises
+///
+/// - Every size from 0 to `isize::MAX` and every alignment up to 1 GiB; null, never an abort and never an unwind, when memory is out.
+/// - It works before `main`, in destructors of thread-locals, in `atexit` handlers, on both sides of a `fork`.
+/// - A `realloc` that cannot be served leaves the block as it was; one that can keeps content and alignment.
+/// - A wrong free that it finds ends the process with one line that names the pointer. Which it finds when: see
+///   [`Check`] and the feature `checked`.
+/// - Allocating in a signal handler is outside the contract, as with every allocator: it never deadlocks, but may return null.
+#[derive(Clone, Copy, Debug)]
+pub struct Freestone {
+    options: Options,
+}
+
+impl Freestone {
+    /// The allocator with default options.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { options: Options::DEFAULT }
+    }
+
+    /// How often magazines that stay within a thread are checked for wrong frees. Environment: `check:sampled|exchange`.
+    #[must_use]
+    pub const fn check(mut self, check: Check) -> Self {
+        self.options.check = check;
+        self
+    }
+
+    /// Whether new memory asks for 2 MiB pages. Environment: `huge_pages:auto|never|always`.
+    #[must_use]
+    pub const fn huge_pages(mut self, huge_pages: HugePages) -> Self {
+        self.options.huge_pages = huge_pages;
+        self
+    }
+}
+
+impl Default for Freestone {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+// SAFETY: blocks come from mappings that nobody else has, no block is handed out twice before it is freed (I-once), sizes and alignments are
+// those asked for or more, and nothing in this crate unwinds: every failure is null, and every broken contract ends the process.
+unsafe impl GlobalAlloc for Freestone {
+    #[inline(always)]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if let Some(class) = SizeClass::split(layout.size(), layout.align()) {
+            // SAFETY: the slots are the calling thread's.
+            if let Some(block) = unsafe { heap::current().split(class).pop() } {
+                if CHECKED {
+                    heap::mark_live(block, class);
+                }
+                return block.as_ptr();
+            }
+            return heap::alloc_split_slow(class, &self.options);
+        }
+        if let Some(class) = SizeClass::stacked(layout.size(), layout.align()) {
+            // SAFETY: the slots are the calling thread's.
+            if let Some(taken) = unsafe { heap::current().stack(class).pop() } {
+                if CHECKED {
+                    heap::mark_live(taken.block, class);
+                }
+                return taken.block.as_ptr();
+            }
+            return heap::alloc_slow(class, &self.options);
+        }
+        alloc_large(layout, &self.options)
+    }
+
+    #[inline(always)]
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: `alloc` never hands out null as a block.
+        let block = unsafe { NonNull::new_unchecked(block) };
+        if let Some(class) = SizeClass::split(layout.size(), layout.align()) {
+            if CHECKED {
+                heap::check_free(block, class);
+            }
+            // SAFETY: the slots are the calling thread's; the caller gives up a block of this class.
+            if in_sampled_zone(block.addr().get()) || !unsafe { heap::current().split(class).push(block) } {
+                // SAFETY: as above, and the slot did not take it.
+                unsafe { heap::free_split_slow(block, class, &self.options) };
+            }
+        } else if let Some(class) = SizeClass::stacked(layout.size(), layout.align()) {
+            if CHECKED {
+                heap::check_free(block, class);
+            }
+            // SAFETY: the slots are the calling thread's; the caller gives up a block of this class.
+            if in_sampled_zone(block.addr().get()) || !unsafe { heap::current().stack(class).push(block) } {
+                // SAFETY: as above, and the slot did not take it.
+                unsafe { heap::free_slow(block, class, &self.options) };
+            }
+        } else {
+            // SAFETY: handed on to the caller.
+            unsafe { free_large(block, layout, &self.options) };
+        }
+    }
+
+    #[inline]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if SizeClass::split(layout.size(), layout.align()).is_some() {
+            // SAFETY: handed on to the caller.
+            let block = unsafe { self.alloc(layout) };
+            if !block.is_null() {
+                // SAFETY: a block of at least this size, not the caller's yet.
+                unsafe { block.write_bytes(0, layout.size()) };
+            }
+            return block;
+        }
+        alloc_zeroed_large(layout, &self.options)
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        let (old, align) = (layout.size(), layout.align());
+        if let (Some(from), Some(to)) = (SizeClass::split(old, align), SizeClass::split(new_size, align)) {
+            if from == to {
+                return block;
+            }
+            // SAFETY: a size of at most 1 KiB and an alignment that the layout already had.
+            let new_layout = unsafe { Layout::from_size_align_unchecked(new_size, align) };
+            // SAFETY: the layout is not the caller's but as good: GlobalAlloc forbids a new size of zero.
+            let new = unsafe { self.alloc(new_layout) };
+            if !new.is_null() {
+                // SAFETY: two live blocks, apart, each at least this long.
+                unsafe { ptr::copy_nonoverlapping(block, new, old.min(new_size)) };
+                // SAFETY: the caller gives the old block up.
+                unsafe { self.dealloc(block, layout) };
+            }
+            return new;
+        }
+        // SAFETY: handed on to the caller.
+        unsafe { realloc_large(self, block, layout, new_size) }
+    }
+}
+
+#[inline(never)]
+fn alloc_large(layout: Layout, options: &Options) -> *mut u8 {
+    match heap::alloc_large(layout.size(), layout.align(), Growing::No, options) {
+        Some(LargeBlock { address, .. }) => address.as_ptr(),
+        None => ptr::null_mut(),
+    }
+}
+
+#[inline(never)]
+unsafe fn free_large(block: NonNull<u8>, layout: Layout, options: &Options) {
+    // SAFETY: handed on to the caller.
+    unsafe { heap::free_large(block, layout.size(), layout.align(), options) }
+}
+
+/// Zeroes what is not known to be zero, and nothing else.
+#[inline(never)]
+fn alloc_zeroed_large(layout: Layout, options: &Options) -> *mut u8 {
+    let (size, align) = (layout.size(), layout.align());
+    let taken = match SizeClass::stacked(size, align) {
+        Some(class) => {
+            // SAFETY: the slots are the calling thread's.
+            let popped = unsafe { heap::current().stack(class).pop() };
+            match popped {
+                Some(taken) if CHECKED => {
+                    heap::mark_live(taken.block, class);
+                    Some(taken)
+                }
+                Some(taken) => Some(taken),
+                None => heap::alloc_class(class, options),
+            }
+            .map(|taken| LargeBlock { address: taken.block, dirty: if taken.zeroed { 0 } else { size } })
+        }
+        None => heap::alloc_large(size, align, Growing::No, options),
+    };
+    let Some(LargeBlock { address, dirty }) = taken else { return ptr::null_mut() };
+    // SAFETY: a block of at least `size` bytes, not the caller's yet.
+    unsafe { address.write_bytes(0, dirty.min(size)) };
+    address.as_ptr()
+}
+
+/// Reallocation where at least one side is above 1 KiB.
+#[inline(never)]
+unsafe fn realloc_large(face: &Freestone, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+    let (old, align) = (layout.size(), layout.align());
+    let (from, to) = (SizeClass::of(old, align), SizeClass::of(new_size, align));
+    if from.is_some() && from == to {
+        return block;
+    }
+    if from.is_none() && to.is_none() {
+        // SAFETY: the caller's block is not null.
+        let block = unsafe { NonNull::new_unchecked(block) };
+        // SAFETY: handed on to the caller.
+        if let Some(resized) = unsafe { heap::resize_large(block, old, new_size, align, &face.options) } {
+            return resized.as_ptr();
+        }
+    }
+    let Ok(new_layout) = Layout::from_size_align(new_size, align) else { return ptr::null_mut() };
+    // What outgrows the classes will probably grow again: it gets room for that.
+    let new = if to.is_none() && new_size > old {
+        heap::alloc_large(new_size, align, Growing::Yes, &face.options).map_or(ptr::null_mut(), |new| new.address.as_ptr())
+    } else {
+        // SAFETY: not of size zero, which GlobalAlloc forbids for the new size.
+        unsafe { face.alloc(new_layout) }
+    };
+    if !new.is_null() {
+        // SAFETY: two live blocks, apart, each at least this long.
+        unsafe { ptr::copy_nonoverlapping(block, new, old.min(new_size)) };
+        // SAFETY: the caller gives the old block up.
+        unsafe { face.dealloc(block, layout) };
+    }
+    new
+}

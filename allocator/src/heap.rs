@@ -1,0 +1,513 @@
+//! Floor 9. The heap of this process: the one place with statics. Wires the rooms together, gives every thread its record and takes it
+//! back at the thread's end, and keeps the whole in one piece across `fork`.
+//!
+//! A thread has one word of thread-local memory: where its hot slots are. What else there is to know about the thread is told by
+//! *which* slots they are, so that the fast path never asks:
+//!
+//! ```text
+//!   UNBORN ──first operation──▶ a record ──last round of destructors──▶ GONE
+//!      │                           │                                     │
+//!      └───────── BUSY, while a slow path is under way ──────────────────┘
+//! ```
+//!
+//! `UNBORN`, `GONE` and `BUSY` are empty heaps: every operation on them takes the slow path, which then sees what to do. A thread that is
+//! gone works block by block on central. A slow path that finds `BUSY` was called by a signal handler that interrupted another slow
+//! path of the same thread; it refuses, because the locks it would need may be held by the very code that it interrupted.
+
+use core::cell::Cell;
+use core::ffi::c_void;
+use core::ptr::NonNull;
+
+use crate::atomic::{AtomicBool, AtomicU32, Ordering};
+use crate::config::CHECKED;
+use crate::counters::Event;
+use crate::fatal::{Misuse, misuse};
+use crate::large::{Growing, LargeBlock};
+use crate::options::{Check, Complaint, Options};
+use crate::os;
+use crate::page_heap::ALIGN_MAX;
+use crate::scavenger::Scavenger;
+use crate::size_class::SizeClass;
+use crate::slot::StackBlock;
+use crate::snapshot::{self, Snapshot};
+use crate::supply::Supply;
+use crate::sync::{Lock, Rank};
+use crate::thread_cache::record::{EmptyHeap, HotSlots, Life, Record};
+use crate::thread_cache::registry::Registry;
+use crate::thread_cache::{alloc_direct, birth, free_direct};
+use crate::units::in_sampled_zone;
+
+static EMPTY: [EmptyHeap; 3] = [const { EmptyHeap::NEW }; 3];
+const UNBORN: *const HotSlots = EMPTY[0].as_slots();
+const GONE: *const HotSlots = EMPTY[1].as_slots();
+const BUSY: *const HotSlots = EMPTY[2].as_slots();
+
+std::thread_local! {
+    /// Where the thread's hot slots are. The only thread-local word there is: fields kept here would cost twice as much to reach.
+    static CURRENT: Cell<*const HotSlots> = const { Cell::new(UNBORN) };
+}
+
+/// The slots of the calling thread.
+///
+/// The reference is good for one operation: a slow path may put others in their place.
+#[inline(always)]
+pub(crate) fn current() -> &'static HotSlots {
+    let slots = CURRENT.with(Cell::get);
+    // SAFETY: `CURRENT` is always one of the empty heaps, of which only zeros are loaded, or a record, and both are there for good.
+    unsafe { &*slots }
+}
+
+fn set_current(slots: *const HotSlots) {
+    CURRENT.with(|current| current.set(slots));
+}
+
+/// The heap: the shared rooms, the records, and what gives memory back.
+struct Heap {
+    supply: Supply,
+    registry: Registry<Record>,
+    scavenger: Scavenger,
+    /// Held while options are read and hooks are set.
+    start: Lock<()>,
+    started: AtomicBool,
+    /// The key whose destructor tells of a thread's end, plus one; 0: there is none, and records of ended threads are found otherwise.
+    exit_key: AtomicU32,
+    /// Records of threads that ended unnoticed are looked for when there are so many.
+    reap_at: AtomicU32,
+}
+
+static HEAP: Heap = Heap {
+    supply: Supply::new(),
+    registry: Registry::new(),
+    scavenger: Scavenger::new(),
+    start: Lock::new(Rank::Start, ()),
+    started: AtomicBool::new(false),
+    exit_key: AtomicU32::new(0),
+    reap_at: AtomicU32::new(8),
+};
+
+/// A slow path of the calling thread under way: [`BUSY`] stands in for its slots, and `errno` is kept for the program.
+struct SlowPath {
+    /// The thread's record; `None` for a thread that is gone, or that cannot be born for lack of memory.
+    record: Option<&'static Record>,
+    /// What stands in [`CURRENT`] afterwards.
+    after: *const HotSlots,
+    _errno: os::KeepErrno,
+}
+
+impl SlowPath {
+    /// `None`: one is under way already, further up this stack.
+    #[inline]
+    fn enter(options: &Options) -> Option<Self> {
+        let before = CURRENT.with(Cell::get);
+        if before == BUSY {
+            return None;
+        }
+        let errno = os::KeepErrno::new();
+        set_current(BUSY);
+        let mut after = before;
+        let record = if before == GONE {
+            None
+        } else if before == UNBORN {
+            let record = born(options);
+            after = record.map_or(before, |record| core::ptr::from_ref(record.hot()));
+            record
+        } else {
+            // SAFETY: neither of the empty heaps, so these are the hot slots of a record, which begin it.
+            Some(unsafe { &*before.cast::<Record>() })
+        };
+        Some(Self { record, after, _errno: errno })
+    }
+}
+
+impl Drop for SlowPath {
+    #[inline]
+    fn drop(&mut self) {
+        if self.record.is_none_or(|record| record.next_entry().is_multiple_of(ENTRIES_PER_LOOK)) {
+            HEAP.scavenger.tick_if_due(os::now_ns(), &HEAP.supply, &HEAP.registry);
+        }
+        set_current(self.after);
+    }
+}
+
+/// Slow entries of a thread between two looks at the clock.
+const ENTRIES_PER_LOOK: u32 = 16;
+
+// ---- birth and death -----------------------------------------------------------------------------------------------
+
+/// A thread's first operation.
+#[cold]
+fn born(options: &Options) -> Option<&'static Record> {
+    // Acquire: sees the hooks that the starter set. Pairs with the Release in `start`.
+    if !HEAP.started.load(Ordering::Acquire) {
+        start(options);
+    }
+    reap_unnoticed();
+    let record = birth(&HEAP.registry, &HEAP.supply)?;
+    // Relaxed: written before `started`.
+    if let Some(key) = HEAP.exit_key.load(Ordering::Relaxed).checked_sub(1) {
+        // If this fails, the end of the thread goes unnoticed, and its record is found by `reap_unnoticed`.
+        let _ = os::set_exit_value(key, core::ptr::from_ref(record).cast());
+    }
+    Some(record)
+}
+
+/// The heap's first operation: options and hooks.
+#[cold]
+fn start(options: &Options) {
+    let _starting = HEAP.start.lock();
+    // Relaxed: the lock orders it.
+    if HEAP.started.load(Ordering::Relaxed) {
+        return;
+    }
+    let mut options = *options;
+    if let Some(text) = os::environment(c"FREESTONE") {
+        options.apply(text, complain);
+    }
+    HEAP.supply.set_check_every_exchange(options.check == Check::Exchange);
+    HEAP.supply.page_heap.set_huge_pages(options.huge_pages);
+    // Relaxed: published by `started`.
+    HEAP.exit_key.store(os::exit_key(thread_ends).map_or(0, |key| key + 1), Ordering::Relaxed);
+    // If this fails there is no memory for a list entry of the C library; a fork then needs luck, as with any other allocator.
+    let _ = os::at_fork(before_fork, after_fork_in_parent, after_fork_in_child);
+    // Release: see `born`.
+    HEAP.started.store(true, Ordering::Release);
+}
+
+/// Says that a part of `FREESTONE` has no effect: one line each.
+fn complain(complaint: Complaint<'_>) {
+    let mut line = [0; 160];
+    let mut length = 0;
+    let mut add = |text: &[u8]| {
+        for &byte in text {
+            if length + 1 < line.len() {
+                line[length] = if byte.is_ascii_graphic() || byte == b' ' { byte } else { b'?' };
+                length += 1;
+            }
+        }
+    };
+    match complaint {
+        Complaint::UnknownKey(key) => {
+            add(b"freestone: FREESTONE: unknown option '");
+            add(key);
+            add(b"' ignored");
+        }
+        Complaint::BadValue(key, value) => {
+            add(b"freestone: FREESTONE: option '");
+            add(key);
+            add(b"' has no value '");
+            add(value);
+            add(b"'; ignored");
+        }
+    }
+    line[length] = b'\n';
+    os::write_error(&line[..=length]);
+}
+
+/// Runs in every thread that ends, once per round of destructors. Other destructors may still allocate, so the record is kept until the
+/// last round; who comes later is served without one.
+unsafe extern "C" fn thread_ends(record: *mut c_void) {
+    // SAFETY: the value that `born` set.
+    let record = unsafe { &*record.cast::<Record>() };
+    // Relaxed: the owner's own field.
+    let round = usize::from(record.exit_rounds.load(Ordering::Relaxed)) + 1;
+    record.exit_rounds.store(round as u8, Ordering::Relaxed);
+    let key = HEAP.exit_key.load(Ordering::Relaxed).wrapping_sub(1);
+    if round < os::EXIT_ROUNDS && os::set_exit_value(key, core::ptr::from_ref(record).cast()) {
+        return;
+    }
+    set_current(GONE);
+    leave_to_next(record);
+}
+
+fn leave_to_next(record: &'static Record) {
+    // Relaxed: the registry's lock orders it.
+    record.pooled_tick.store(HEAP.scavenger.now(), Ordering::Relaxed);
+    record.set_life(Life::Pooled);
+    HEAP.registry.pool(record);
+}
+
+/// Finds records whose threads ended without our destructor running: born in a destructor of the last round, or killed by a bare `exit`
+/// system call. Looks each time the number of records has doubled without any being found.
+fn reap_unnoticed() {
+    // Relaxed: a threshold.
+    if HEAP.registry.pooled() > 0 || HEAP.registry.count() < HEAP.reap_at.load(Ordering::Relaxed) as usize {
+        return;
+    }
+    let mut found = 0;
+    for record in HEAP.registry.records().filter(|record| record.life() == Life::Active) {
+        let thread = record.thread.load(Ordering::Relaxed);
+        // Two newborns may look at the same time; only the one that changes the number has the record.
+        if thread != 0
+            && os::thread_is_gone(thread)
+            && record.thread.compare_exchange(thread, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        {
+            leave_to_next(record);
+            found += 1;
+        }
+    }
+    if found == 0 {
+        HEAP.reap_at.store(2 * HEAP.registry.count() as u32, Ordering::Relaxed);
+    }
+}
+
+// ---- allocating ----------------------------------------------------------------------------------------------------
+
+/// The calling thread's record, if it has one and no slow path is under way.
+#[inline]
+fn current_record() -> Option<&'static Record> {
+    let slots = CURRENT.with(Cell::get);
+    // SAFETY: none of the empty heaps, so these are the hot slots of a record, which begin it.
+    (!EmptyHeap::any_is(&EMPTY, slots)).then(|| unsafe { &*slots.cast::<Record>() })
+}
+
+/// A block of a class with split magazines that the fast path did not have. Null: no memory.
+#[cold]
+#[inline(never)]
+pub(crate) fn alloc_split_slow(class: SizeClass, options: &Options) -> *mut u8 {
+    if let Some(block) = current_record().and_then(|record| record.alloc_quickly(class)) {
+        if CHECKED {
+            mark_live(block, class);
+        }
+        return block.as_ptr();
+    }
+    alloc_slow(class, options)
+}
+
+/// A block of a class that the fast path did not have. Null: no memory.
+#[cold]
+#[inline(never)]
+pub(crate) fn alloc_slow(class: SizeClass, options: &Options) -> *mut u8 {
+    alloc_class(class, options).map_or(core::ptr::null_mut(), |taken| taken.block.as_ptr())
+}
+
+/// Takes back a block of a class with split magazines that the fast path had no room for.
+///
+/// # Safety
+///
+/// - As [`free_slow`].
+#[cold]
+#[inline(never)]
+pub(crate) unsafe fn free_split_slow(block: NonNull<u8>, class: SizeClass, options: &Options) {
+    if !current_record().is_some_and(|record| record.free_quickly(block, class)) {
+        // SAFETY: handed on to the caller.
+        unsafe { free_slow(block, class, options) };
+    }
+}
+
+/// As [`alloc_slow`], and says whether the block reads as zero.
+#[cold]
+#[inline(never)]
+pub(crate) fn alloc_class(class: SizeClass, options: &Options) -> Option<StackBlock> {
+    let path = SlowPath::enter(options)?;
+    let taken = match path.record {
+        Some(record) => record.alloc_slow(class, &HEAP.supply),
+        None => alloc_direct(class, &HEAP.supply),
+    };
+    if CHECKED && class.index() < SizeClass::INLINE_COUNT {
+        if let Some(taken) = taken {
+            mark_live(taken.block, class);
+        }
+    }
+    taken
+}
+
+/// Takes back a block that the fast path had no room for.
+///
+/// # Safety
+///
+/// - `block` is a live block of the class, and the caller gives it up.
+#[cold]
+#[inline(never)]
+pub(crate) unsafe fn free_slow(block: NonNull<u8>, class: SizeClass, options: &Options) {
+    let Some(path) = SlowPath::enter(options) else {
+        return HEAP.supply.counters().count(Event::Dropped);
+    };
+    match path.record {
+        Some(record) if class.index() < SizeClass::INLINE_COUNT => record.free_slow(block, class, &HEAP.supply),
+        Some(record) => record.free_whole(block, class, &HEAP.supply),
+        None => free_direct(block, class, &HEAP.supply),
+    }
+}
+
+/// A block beyond the inlined classes. In the result `dirty` says how many of its bytes are not known to be zero.
+#[cold]
+#[inline(never)]
+pub(crate) fn alloc_large(size: usize, align: usize, growing: Growing, options: &Options) -> Option<LargeBlock> {
+    if growing == Growing::No {
+        if let Some(class) = SizeClass::of(size, align) {
+            let taken = alloc_class(class, options)?;
+            return Some(LargeBlock { address: taken.block, dirty: if taken.zeroed { 0 } else { class.bytes() } });
+        }
+    }
+    let _path = SlowPath::enter(options)?;
+    let supply = &HEAP.supply;
+    let allocate = || supply.large.allocate(size, align, growing, &supply.page_heap, &supply.meta);
+    allocate().or_else(|| {
+        if align > ALIGN_MAX {
+            return None;
+        }
+        // What lies idle may be in the way.
+        HEAP.scavenger.release_all(supply, &HEAP.registry);
+        allocate()
+    })
+}
+
+/// Takes back a block beyond the inlined classes.
+///
+/// # Safety
+///
+/// - `block` is a live block of this size and alignment, and the caller gives it up.
+#[cold]
+#[inline(never)]
+pub(crate) unsafe fn free_large(block: NonNull<u8>, size: usize, align: usize, options: &Options) {
+    if let Some(class) = SizeClass::of(size, align) {
+        // SAFETY: handed on to the caller.
+        return unsafe { free_slow(block, class, options) };
+    }
+    let Some(_path) = SlowPath::enter(options) else {
+        return HEAP.supply.counters().count(Event::Dropped);
+    };
+    let address = block.addr().get();
+    if let Err(kind) = HEAP.supply.large.free(address, &HEAP.supply.page_heap) {
+        misuse(kind, address, None, size);
+    }
+}
+
+/// Changes the size of a block beyond the classes without copying it. `None`: copying is the way.
+///
+/// # Safety
+///
+/// - `block` is a live block of this old size and alignment, and so is the result of the new size.
+pub(crate) unsafe fn resize_large(
+    block: NonNull<u8>,
+    old: usize,
+    new: usize,
+    align: usize,
+    options: &Options,
+) -> Option<NonNull<u8>> {
+    let _path = SlowPath::enter(options)?;
+    let address = block.addr().get();
+    match HEAP.supply.large.resize(address, new, align, &HEAP.supply.page_heap, &HEAP.supply.meta) {
+        Ok(resized) => resized.map(|block| block.address),
+        Err(kind) => misuse(kind, address, None, old),
+    }
+}
+
+// ---- checking every free -------------------------------------------------------------------------------------------
+
+/// Remembers that the program has this block. Only in builds that check every free.
+#[inline]
+pub(crate) fn mark_live(block: NonNull<u8>, class: SizeClass) {
+    let address = block.addr().get();
+    debug_assert!(HEAP.supply.page_heap.table.locate(address).is_some());
+    // SAFETY: the block came from a page that exists, and the table is there in these builds.
+    let (word, bit) = unsafe { HEAP.supply.page_heap.table.live_bit(address) };
+    // Relaxed: the program orders handing a block from thread to thread.
+    if word.fetch_or(bit, Ordering::Relaxed) & bit != 0 {
+        // Two owners: one of them freed twice, long ago.
+        misuse(Misuse::DoubleFree, address, Some(class.index()), class.bytes());
+    }
+}
+
+/// Dies unless the program has this block of this class. Only in builds that check every free.
+#[cold]
+#[inline(never)]
+pub(crate) fn check_free(block: NonNull<u8>, class: SizeClass) {
+    let address = block.addr().get();
+    let table = &HEAP.supply.page_heap.table;
+    let inspected = if in_sampled_zone(address) && table.locate(address).is_some() {
+        Ok(())
+    } else {
+        HEAP.supply.inspect(address, class)
+    };
+    if let Err(kind) = inspected {
+        misuse(kind, address, Some(class.index()), class.bytes());
+    }
+    // SAFETY: `inspect` found the address in a page that exists, and the table is there in these builds.
+    let (word, bit) = unsafe { table.live_bit(address) };
+    // Relaxed: as in `mark_live`. One operation, so that of two frees at the same instant one sees the other.
+    if word.fetch_and(!bit, Ordering::Relaxed) & bit == 0 {
+        misuse(Misuse::DoubleFree, address, Some(class.index()), class.bytes());
+    }
+}
+
+// ---- for operators -------------------------------------------------------------------------------------------------
+
+/// See [`crate::snapshot`].
+pub(crate) fn take_snapshot() -> Snapshot {
+    snapshot::take(&HEAP.supply, &HEAP.registry)
+}
+
+/// See [`crate::control::release_to_os`].
+pub(crate) fn release_all(options: &Options) -> usize {
+    let Some(path) = SlowPath::enter(options) else { return 0 };
+    if let Some(record) = path.record {
+        record.drain(&HEAP.supply);
+    }
+    HEAP.scavenger.release_all(&HEAP.supply, &HEAP.registry)
+}
+
+/// See [`crate::control::sample_after`].
+pub(crate) fn sample_after(class: SizeClass, allocations: u32, options: &Options) -> bool {
+    let Some(path) = SlowPath::enter(options) else { return false };
+    let Some(record) = path.record else { return false };
+    record.sample_after(class, allocations)
+}
+
+// ---- fork ----------------------------------------------------------------------------------------------------------
+
+/// Takes every lock, so that the child gets every room in one piece.
+unsafe extern "C" fn before_fork() {
+    HEAP.start.before_fork();
+    HEAP.scavenger.before_fork();
+    HEAP.registry.before_fork();
+    HEAP.supply.before_fork();
+}
+
+fn give_locks_back() {
+    HEAP.supply.after_fork();
+    HEAP.registry.after_fork();
+    HEAP.scavenger.after_fork();
+    HEAP.start.after_fork();
+}
+
+unsafe extern "C" fn after_fork_in_parent() {
+    give_locks_back();
+}
+
+/// In the child only the forking thread goes on. What the others cached cannot be used: they may have been stopped anywhere. Their counts
+/// are kept, their blocks are booked as lost.
+unsafe extern "C" fn after_fork_in_child() {
+    give_locks_back();
+    let me = os::thread_token();
+    for record in HEAP.registry.records() {
+        // Relaxed, here and below: this is the only thread.
+        if record.life() == Life::Active && record.owner.load(Ordering::Relaxed) == me {
+            record.thread.store(os::thread_id(), Ordering::Relaxed);
+        } else if record.life() == Life::Active || (record.life() == Life::Pooled && record.is_being_changed()) {
+            orphan(record);
+        }
+    }
+    book_losses();
+}
+
+fn orphan(record: &Record) {
+    for class in SizeClass::all() {
+        let (counts, _) = record.counts(class);
+        HEAP.supply.direct.allocations[class.index()].fetch_add(counts.allocations, Ordering::Relaxed);
+        HEAP.supply.direct.frees[class.index()].fetch_add(counts.frees, Ordering::Relaxed);
+    }
+    record.set_life(Life::Orphaned);
+}
+
+/// What is out and neither live nor in a cache that can still be reached was on its way, or in an orphan.
+fn book_losses() {
+    let now = snapshot::take(&HEAP.supply, &HEAP.registry);
+    for class in SizeClass::all() {
+        let entry = &now.classes[class.index()];
+        let sampled = HEAP.supply.sampling.allocations(class) - HEAP.supply.sampling.frees(class);
+        let known = (entry.live() - sampled) + entry.thread_cached + entry.depot;
+        let lost = HEAP.supply.central(class).out().saturating_sub(known);
+        HEAP.supply.direct.lost[class.index()].store(lost, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,192 @@
+//! Floor 5. Blocks beyond the classes: page runs up to a step, huge slots above.
+//!
+//! A block that grows past the classes goes to a huge slot even when a run would do: a slot has room, so a `Vec` that doubles is copied
+//! up to 256 KiB once and never again. Which of the two a block is, its address tells.
+//!
+//! Every free looks its block up and swaps the holder, so wrong and double frees are found at the call.
+
+use core::ptr::NonNull;
+
+use crate::atomic::{AtomicU64, Ordering};
+use crate::fatal::Misuse;
+use crate::meta::Meta;
+use crate::os;
+use crate::page_heap::{ALIGN_MAX, HugeBlock, NotLive, PageHeap, RUN_BYTES_MAX, Zone};
+use crate::span::record::{Holder, Kind, PageRecord};
+use crate::units::{PAGE_BYTES, PageIndex};
+
+/// Counts of large and huge blocks.
+#[derive(Debug)]
+pub(crate) struct Large {
+    pub(crate) allocations: AtomicU64,
+    pub(crate) frees: AtomicU64,
+    pub(crate) allocated_bytes: AtomicU64,
+    pub(crate) freed_bytes: AtomicU64,
+}
+
+/// A block, and how much of it may not be zero.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct LargeBlock {
+    pub(crate) address: NonNull<u8>,
+    pub(crate) dirty: usize,
+}
+
+/// Shall the block be ready to grow?
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Growing {
+    No,
+    Yes,
+}
+
+impl Large {
+    pub(crate) const fn new() -> Self {
+        Self {
+            allocations: AtomicU64::new(0),
+            frees: AtomicU64::new(0),
+            allocated_bytes: AtomicU64::new(0),
+            freed_bytes: AtomicU64::new(0),
+        }
+    }
+
+    fn count_allocation(&self, bytes: usize) {
+        // Release: a reader that sees this block's free also sees its allocation. Pairs with the Acquire of readers.
+        self.allocated_bytes.fetch_add(bytes as u64, Ordering::Release);
+        self.allocations.fetch_add(1, Ordering::Release);
+    }
+
+    fn count_free(&self, bytes: usize) {
+        // Release: as above.
+        self.freed_bytes.fetch_add(bytes as u64, Ordering::Release);
+        self.frees.fetch_add(1, Ordering::Release);
+    }
+
+    /// A block of at least `size` bytes. `None`: no memory, or more than anybody could have.
+    pub(crate) fn allocate(
+        &self,
+        size: usize,
+        align: usize,
+        growing: Growing,
+        page_heap: &PageHeap,
+        meta: &Meta,
+    ) -> Option<LargeBlock> {
+        if align > ALIGN_MAX || size > isize::MAX as usize {
+            return None;
+        }
+        if growing == Growing::Yes || size > RUN_BYTES_MAX || align > RUN_BYTES_MAX {
+            let HugeBlock { address, dirty, size } = page_heap.take_huge(size.max(1), align, meta)?;
+            self.count_allocation(size);
+            return Some(LargeBlock { address, dirty });
+        }
+        let pages = size.div_ceil(PAGE_BYTES).max(1) as u32;
+        let run = page_heap.take_run(pages, align.div_ceil(PAGE_BYTES) as u32, Zone::Window)?;
+        // SAFETY: the page heap handed this run out, so its pages exist.
+        let record = unsafe { page_heap.table.record(run.page) };
+        record.begin_whole(Kind::Run, None, pages, run.zeroed, Holder::Program);
+        let bytes = pages as usize * PAGE_BYTES;
+        self.count_allocation(bytes);
+        let address = os::block(page_heap.table.address(run.page));
+        Some(LargeBlock { address, dirty: if run.zeroed { 0 } else { bytes } })
+    }
+
+    /// Takes a block back.
+    pub(crate) fn free(&self, address: usize, page_heap: &PageHeap) -> Result<(), Misuse> {
+        let bytes = match run_at(address, page_heap)? {
+            Some((page, record)) => {
+                if record.hand_to(Holder::Us) == Holder::Us {
+                    return Err(Misuse::DoubleFree);
+                }
+                record.end();
+                let pages = record.pages();
+                page_heap.give_run(page, pages);
+                pages as usize * PAGE_BYTES
+            }
+            None => page_heap.give_huge(address).map_err(misuse_of)?,
+        };
+        self.count_free(bytes);
+        Ok(())
+    }
+
+    /// Changes the size of a block without copying it: where it is, or (huge ones) by moving its pages. `Ok(None)`: copying is the way.
+    /// In the result `dirty` says how many bytes are not known to be zero.
+    pub(crate) fn resize(
+        &self,
+        address: usize,
+        size: usize,
+        align: usize,
+        page_heap: &PageHeap,
+        meta: &Meta,
+    ) -> Result<Option<LargeBlock>, Misuse> {
+        let Some((page, record)) = run_at(address, page_heap)? else {
+            return self.resize_huge(address, size, align, page_heap, meta);
+        };
+        let (old, new) = (record.pages(), size.div_ceil(PAGE_BYTES));
+        let in_place = |dirty| Some(LargeBlock { address: os::block(address), dirty });
+        if new > RUN_BYTES_MAX / PAGE_BYTES {
+            return Ok(None);
+        }
+        let new = new as u32;
+        if new < old {
+            record.set_pages(new);
+            page_heap.shorten_run(page, old, old - new);
+        } else if new > old {
+            if page_heap.extend_run(page, old, new - old).is_none() {
+                return Ok(None);
+            }
+            record.set_pages(new);
+        }
+        self.count_free(old as usize * PAGE_BYTES);
+        self.count_allocation(new as usize * PAGE_BYTES);
+        Ok(in_place(new as usize * PAGE_BYTES))
+    }
+
+    fn resize_huge(
+        &self,
+        address: usize,
+        size: usize,
+        align: usize,
+        page_heap: &PageHeap,
+        meta: &Meta,
+    ) -> Result<Option<LargeBlock>, Misuse> {
+        let resized = match page_heap.resize_huge(address, size).map_err(misuse_of)? {
+            Some(resized) => Some(resized),
+            None => page_heap.move_huge(address, size, align, meta).map_err(misuse_of)?,
+        };
+        Ok(resized.map(|(old_size, block)| {
+            self.count_free(old_size);
+            self.count_allocation(block.size);
+            LargeBlock { address: block.address, dirty: block.dirty }
+        }))
+    }
+
+    /// What is wrong with this address as a live large block, if anything is.
+    pub(crate) fn inspect(&self, address: usize, page_heap: &PageHeap) -> Result<(), Misuse> {
+        match run_at(address, page_heap)? {
+            Some(_) => Ok(()),
+            None => page_heap.inspect_huge(address).map_err(misuse_of),
+        }
+    }
+}
+
+const fn misuse_of(not_live: NotLive) -> Misuse {
+    match not_live {
+        NotLive::Unknown => Misuse::Foreign,
+        NotLive::Inside => Misuse::Interior,
+        NotLive::Free => Misuse::DoubleFree,
+    }
+}
+
+/// The page run that starts at an address; `None`: the address lies outside the steps, so it may be a huge slot.
+fn run_at(address: usize, page_heap: &PageHeap) -> Result<Option<(PageIndex, &PageRecord)>, Misuse> {
+    let Some(page) = page_heap.table.locate(address) else { return Ok(None) };
+    // SAFETY: `locate` found it.
+    let record = unsafe { page_heap.table.record(page) };
+    if record.kind() == Kind::Run && address.is_multiple_of(PAGE_BYTES) {
+        return Ok(Some((page, record)));
+    }
+    Err(match record.kind() {
+        Kind::Run if address.is_multiple_of(8) => Misuse::Interior,
+        Kind::Run => Misuse::Misaligned,
+        Kind::Free => Misuse::NeverAllocated,
+        _ => Misuse::SizeMismatch,
+    })
+}

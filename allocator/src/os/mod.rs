@@ -1,0 +1,63 @@
+//! Floor 1. The one door to the machine: address space, time, waiting, the end of threads, and how to die.
+//!
+//! Address space is in one of three states; every function below says which transition it is.
+//!
+//! ```text
+//!              map_at, map_anywhere                first touch
+//!   Unmapped ─────────────────────────▶ Clean ─────────────────────▶ Dirty
+//!       ▲                                │  ▲                          │
+//!       └──────────── unmap ─────────────┴──│────────── purge ─────────┘
+//!                                           └── reads as zero, holds no memory
+//! ```
+//!
+//! The system may say no to any of them. A no is returned, never fatal here; what it means is the caller's business. Nothing in
+//! this room allocates, and the functions return what happened instead of counting it.
+//!
+//! The system is chosen once, here: Linux, or in the rooms' own tests `sim`, which is Linux with failures on demand, a clock
+//! that the test moves, and a book of every mapping.
+
+use core::ptr::NonNull;
+
+cfg_select! {
+    loom => { mod model; use model as system; }
+    test => { mod linux; pub(crate) mod sim; use sim as system; }
+    _ => { mod linux; use linux as system; }
+}
+
+/// Why address space could not be had.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(loom, allow(dead_code))]
+pub(crate) enum MapError {
+    /// Something of somebody else's lies there, or the system cannot place mappings there.
+    Occupied,
+    /// No memory, no address space left under the limit, or too many mappings.
+    OutOfMemory,
+}
+
+pub(crate) use system::{thread_token, wait, wake_one};
+
+#[cfg(not(loom))]
+pub(crate) use system::{
+    KeepErrno, abort, address_space_is_limited, at_fork, environment, exit_key, map_anywhere, map_at, move_mapping, now_ns,
+    page_bytes, purge, random, set_exit_value, thread_is_gone, thread_id, unmap, use_huge_pages, use_small_pages, write_error,
+};
+
+/// How often the system runs the destructors of a dying thread before it gives up (`PTHREAD_DESTRUCTOR_ITERATIONS`).
+pub(crate) const EXIT_ROUNDS: usize = 4;
+
+/// The pointer that belongs to an address inside a mapping of ours.
+///
+/// Mappings are joined, split and moved behind Rust's back, so a block's pointer cannot be derived from the pointer of the
+/// call that mapped it. Every mapping exposes its provenance when it is made; this takes it up again.
+#[inline(always)]
+pub(crate) fn pointer(address: usize) -> *mut u8 {
+    core::ptr::with_exposed_provenance_mut(address)
+}
+
+/// [`pointer`] for an address that is known not to be zero.
+#[inline(always)]
+pub(crate) fn block(address: usize) -> NonNull<u8> {
+    debug_assert_ne!(address, 0);
+    // SAFETY: no mapping contains address zero (the kernel's mmap_min_addr), and callers pass addresses in mappings.
+    unsafe { NonNull::new_unchecked(pointer(address)) }
+}

@@ -1,0 +1,263 @@
+//! Floor 1. A machine for tests: Linux underneath, with failures on demand, a clock that only the test moves, and a book of
+//! every mapping, so that touching what is not ours fails at once and not some day.
+//!
+//! A test builds a [`World`] and enters it; the threads it starts enter the same one. Outside a world nothing fails.
+
+use core::cell::RefCell;
+use core::ffi::{CStr, c_void};
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use super::{MapError, linux};
+
+pub(crate) use linux::{
+    KeepErrno, abort, at_fork, exit_key, page_bytes, set_exit_value, thread_id, thread_is_gone, thread_token, wait, wake_one,
+    write_error,
+};
+
+/// Which calls fail. Calls that can fail are numbered from zero, in the order in which a world sees them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Plan {
+    /// None.
+    Nothing,
+    /// One.
+    Once(u64),
+    /// This one and all later ones.
+    From(u64),
+}
+
+/// What a world knows.
+#[derive(Debug)]
+struct Book {
+    plan: Plan,
+    calls: u64,
+    failed: u64,
+    /// Start → end of everything mapped.
+    mapped: BTreeMap<usize, usize>,
+    /// No more than this may be mapped at a time.
+    limit_bytes: usize,
+    now_ns: u64,
+}
+
+/// A machine of its own.
+#[derive(Debug)]
+pub(crate) struct World(Mutex<Book>);
+
+std::thread_local! {
+    static WORLD: RefCell<Option<Arc<World>>> = const { RefCell::new(None) };
+}
+
+/// Leaves the world when dropped.
+#[derive(Debug)]
+pub(crate) struct Entered(());
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        WORLD.with(|world| world.borrow_mut().take());
+    }
+}
+
+impl World {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Book {
+            plan: Plan::Nothing,
+            calls: 0,
+            failed: 0,
+            mapped: BTreeMap::new(),
+            limit_bytes: usize::MAX,
+            now_ns: 1,
+        })))
+    }
+
+    /// The calling thread lives in this world until the result is dropped.
+    pub(crate) fn enter(self: &Arc<Self>) -> Entered {
+        WORLD.with(|world| *world.borrow_mut() = Some(Arc::clone(self)));
+        Entered(())
+    }
+
+    fn book<T>(&self, read: impl FnOnce(&mut Book) -> T) -> T {
+        read(&mut self.0.lock().expect("no test panics while it writes the book"))
+    }
+
+    pub(crate) fn plan(&self, plan: Plan) {
+        self.book(|book| book.plan = plan);
+    }
+
+    pub(crate) fn limit(&self, bytes: usize) {
+        self.book(|book| book.limit_bytes = bytes);
+    }
+
+    pub(crate) fn pass(&self, ns: u64) {
+        self.book(|book| book.now_ns += ns);
+    }
+
+    /// How many calls that can fail were made.
+    pub(crate) fn calls(&self) -> u64 {
+        self.book(|book| book.calls)
+    }
+
+    /// How many of them failed by plan.
+    pub(crate) fn failed(&self) -> u64 {
+        self.book(|book| book.failed)
+    }
+
+    pub(crate) fn mapped_bytes(&self) -> usize {
+        self.book(|book| book.mapped_bytes())
+    }
+}
+
+impl Book {
+    /// Counts a call; says whether it is to fail.
+    fn refuses(&mut self) -> bool {
+        let number = self.calls;
+        self.calls += 1;
+        let refuses = match self.plan {
+            Plan::Nothing => false,
+            Plan::Once(at) => number == at,
+            Plan::From(at) => number >= at,
+        };
+        self.failed += u64::from(refuses);
+        refuses
+    }
+
+    fn mapped_bytes(&self) -> usize {
+        self.mapped.iter().map(|(start, end)| end - start).sum()
+    }
+
+    fn has_room(&self, bytes: usize) -> bool {
+        self.mapped_bytes().saturating_add(bytes) <= self.limit_bytes
+    }
+
+    fn add(&mut self, start: usize, bytes: usize) {
+        let end = start + bytes;
+        if let Some((_, before)) = self.mapped.range(..end).next_back() {
+            assert!(*before <= start, "mapped twice: {start:#x}");
+        }
+        self.mapped.insert(start, end);
+    }
+
+    /// Is all of this range mapped? Neighbouring mappings count as one.
+    fn covers(&self, start: usize, bytes: usize) -> bool {
+        let mut reached = start;
+        while reached < start + bytes {
+            match self.mapped.range(..=reached).next_back() {
+                Some((_, end)) if *end > reached => reached = *end,
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    fn remove(&mut self, start: usize, bytes: usize) {
+        assert!(self.covers(start, bytes), "unmapped what was not mapped: {start:#x} + {bytes:#x}");
+        let end = start + bytes;
+        let touched: Vec<_> = self.mapped.range(..end).filter(|(_, e)| **e > start).map(|(s, e)| (*s, *e)).collect();
+        for (from, to) in touched {
+            self.mapped.remove(&from);
+            if from < start {
+                self.mapped.insert(from, start);
+            }
+            if to > end {
+                self.mapped.insert(end, to);
+            }
+        }
+    }
+}
+
+/// Runs `act` in the world's book; outside a world, `None`.
+fn with_book<T>(act: impl FnOnce(&mut Book) -> T) -> Option<T> {
+    WORLD.with(|world| world.borrow().as_ref().map(|world| world.book(act)))
+}
+
+pub(crate) fn map_at(address: usize, bytes: usize) -> Result<(), MapError> {
+    if with_book(|book| book.refuses() || !book.has_room(bytes)) == Some(true) {
+        return Err(MapError::OutOfMemory);
+    }
+    linux::map_at(address, bytes)?;
+    with_book(|book| book.add(address, bytes));
+    Ok(())
+}
+
+pub(crate) fn map_anywhere(bytes: usize) -> Option<NonNull<u8>> {
+    if with_book(|book| book.refuses() || !book.has_room(bytes)) == Some(true) {
+        return None;
+    }
+    let got = linux::map_anywhere(bytes)?;
+    with_book(|book| book.add(got.addr().get(), bytes));
+    Some(got)
+}
+
+/// # Safety
+///
+/// As in `linux`.
+pub(crate) unsafe fn unmap(address: usize, bytes: usize) -> bool {
+    if with_book(Book::refuses) == Some(true) {
+        return false;
+    }
+    with_book(|book| book.remove(address, bytes));
+    // SAFETY: handed on to the caller.
+    unsafe { linux::unmap(address, bytes) }
+}
+
+/// # Safety
+///
+/// As in `linux`.
+pub(crate) unsafe fn purge(address: usize, bytes: usize) -> bool {
+    if with_book(Book::refuses) == Some(true) {
+        return false;
+    }
+    with_book(|book| assert!(book.covers(address, bytes), "purged what was not mapped: {address:#x} + {bytes:#x}"));
+    // SAFETY: handed on to the caller.
+    unsafe { linux::purge(address, bytes) }
+}
+
+pub(crate) fn use_huge_pages(address: usize, bytes: usize) -> bool {
+    with_book(Book::refuses) != Some(true) && linux::use_huge_pages(address, bytes)
+}
+
+pub(crate) fn use_small_pages(address: usize, bytes: usize) -> bool {
+    with_book(Book::refuses) != Some(true) && linux::use_small_pages(address, bytes)
+}
+
+/// # Safety
+///
+/// As in `linux`.
+pub(crate) unsafe fn move_mapping(from: usize, from_bytes: usize, to: usize, to_bytes: usize) -> bool {
+    if with_book(Book::refuses) == Some(true) {
+        return false;
+    }
+    with_book(|book| {
+        assert!(book.covers(to, to_bytes), "moved onto what was not mapped: {to:#x}");
+        book.remove(from, from_bytes);
+    });
+    // SAFETY: handed on to the caller.
+    unsafe { linux::move_mapping(from, from_bytes, to, to_bytes) }
+}
+
+pub(crate) fn now_ns() -> u64 {
+    with_book(|book| book.now_ns).unwrap_or_else(linux::now_ns)
+}
+
+/// Every heap of a test run gets a window of its own.
+pub(crate) fn random() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    // Relaxed: only the numbers have to differ.
+    NEXT.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+pub(crate) fn address_space_is_limited() -> bool {
+    with_book(|book| book.limit_bytes != usize::MAX).unwrap_or(false)
+}
+
+pub(crate) fn environment(_name: &CStr) -> Option<&'static [u8]> {
+    None
+}
+
+/// Keeps the compiler from calling the real hooks unused in tests.
+#[allow(dead_code)]
+const HOOKS: (
+    fn(unsafe extern "C" fn(*mut c_void)) -> Option<u32>,
+    fn(u32, *const c_void) -> bool,
+) = (exit_key, set_exit_value);

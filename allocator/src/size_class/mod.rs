@@ -1,0 +1,279 @@
+//! Floor 2. Size classes: which block serves which request.
+//!
+//! A request is a size and an alignment. Rounding the size up to a multiple of the alignment is all it takes: every class above
+//! 128 bytes is a multiple of the step of its doubling, so a rounded size either is a class or lies below one that is a multiple
+//! of the alignment too, and spans start on a page. That holds up to [`CLASS_ALIGN_MAX`].
+//!
+//! With a constant `Layout` all of this folds into a constant; see the golden test.
+
+mod table;
+
+use crate::config::{CLASS_BYTES_MAX, SPLIT_BYTES_MAX, STACK_BYTES_MAX};
+use crate::units::PAGE_BYTES;
+use table::{MEDIUM, ROWS, Row, SMALL};
+
+/// The largest alignment that a class can promise: spans start on a page.
+pub(crate) const CLASS_ALIGN_MAX: usize = PAGE_BYTES;
+
+/// A size class. Always below [`SizeClass::COUNT`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(transparent)]
+pub(crate) struct SizeClass(u8);
+
+/// How a class is cached by threads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Shape {
+    /// An alloc array and a free array.
+    Split,
+    /// One stack.
+    Stack,
+    /// Blocks that are spans of their own, each with a state that every free checks.
+    Whole,
+}
+
+impl SizeClass {
+    /// How many classes there are.
+    pub(crate) const COUNT: usize = table::COUNT;
+    /// How many have split magazines. They are the first ones.
+    pub(crate) const SPLIT_COUNT: usize = table::SPLIT_COUNT;
+    /// How many the inlined path serves: those with split magazines and those with a stack.
+    pub(crate) const INLINE_COUNT: usize = table::STACK_END;
+
+    /// The class of a request, if it has one that threads keep in split magazines. Small requests first: they are the rule.
+    #[inline(always)]
+    pub(crate) fn split(size: usize, align: usize) -> Option<Self> {
+        let size = rounded(size, align);
+        if size <= SPLIT_BYTES_MAX { Some(Self(SMALL[size.div_ceil(8)])) } else { None }
+    }
+
+    /// The class of a request that is not [`split`](Self::split), if threads keep it in a stack.
+    #[inline(always)]
+    pub(crate) fn stacked(size: usize, align: usize) -> Option<Self> {
+        let size = rounded(size, align);
+        if size <= STACK_BYTES_MAX && align <= CLASS_ALIGN_MAX { Some(Self(MEDIUM[size.div_ceil(128)])) } else { None }
+    }
+
+    /// The class of any request that has one.
+    #[inline]
+    pub(crate) fn of(size: usize, align: usize) -> Option<Self> {
+        if let Some(class) = Self::split(size, align) {
+            return Some(class);
+        }
+        let size = rounded(size, align);
+        if size <= CLASS_BYTES_MAX && align <= CLASS_ALIGN_MAX { Some(Self::above_split(size)) } else { None }
+    }
+
+    /// Sizes above [`SPLIT_BYTES_MAX`], at most [`CLASS_BYTES_MAX`]: the bits below the leading one count the classes.
+    fn above_split(size: usize) -> Self {
+        let last = size - 1;
+        let doubling = last.ilog2() as usize;
+        let index = if last < 8192 {
+            // 8 per doubling; doubling 10 (1 KiB) starts at class 40.
+            40 + (doubling - 10) * 8 + ((last >> (doubling - 3)) & 7)
+        } else {
+            // 4 per doubling; doubling 13 (8 KiB) starts at class 64.
+            64 + (doubling - 13) * 4 + ((last >> (doubling - 2)) & 3)
+        };
+        Self(index as u8)
+    }
+
+    /// The class with this index.
+    ///
+    /// # Panics
+    ///
+    /// When there is none.
+    #[inline]
+    pub(crate) const fn from_index(index: usize) -> Self {
+        assert!(index < Self::COUNT);
+        Self(index as u8)
+    }
+
+    /// All classes, smallest first.
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        (0..Self::COUNT).map(Self::from_index)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    #[inline(always)]
+    fn row(self) -> &'static Row {
+        &ROWS[self.index()]
+    }
+
+    /// Block size.
+    #[inline(always)]
+    pub(crate) fn bytes(self) -> usize {
+        self.row().bytes as usize
+    }
+
+    /// Span length in pages.
+    #[inline]
+    pub(crate) fn span_pages(self) -> u32 {
+        u32::from(self.row().pages)
+    }
+
+    /// Span length in bytes.
+    #[inline]
+    pub(crate) fn span_bytes(self) -> usize {
+        self.span_pages() as usize * PAGE_BYTES
+    }
+
+    /// Blocks per span.
+    #[inline]
+    pub(crate) fn span_blocks(self) -> u32 {
+        u32::from(self.row().blocks)
+    }
+
+    /// How threads cache it.
+    #[inline]
+    pub(crate) fn shape(self) -> Shape {
+        match self.index() {
+            0..Self::SPLIT_COUNT => Shape::Split,
+            Self::SPLIT_COUNT..Self::INLINE_COUNT => Shape::Stack,
+            _ => Shape::Whole,
+        }
+    }
+
+    /// `offset` divided by the block size. Exact up to the length of a span; garbage beyond.
+    #[inline(always)]
+    pub(crate) fn quotient(self, offset: usize) -> u32 {
+        ((offset as u64).wrapping_mul(u64::from(self.row().reciprocal)) >> 32) as u32
+    }
+
+    /// Which block of its span begins `offset` bytes after the span's start, or which it lies in.
+    #[inline(always)]
+    pub(crate) fn block_at(self, offset: usize) -> Place {
+        let row = self.row();
+        let index = self.quotient(offset);
+        if index >= u32::from(row.blocks) {
+            Place::Tail
+        } else if index as usize * row.bytes as usize == offset {
+            Place::Block(index)
+        } else {
+            Place::Inside
+        }
+    }
+}
+
+/// Where an address lies in a span.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Place {
+    /// At the start of the block with this index.
+    Block(u32),
+    /// Inside a block.
+    Inside,
+    /// Behind the last block.
+    Tail,
+}
+
+/// `size` rounded up to a multiple of `align`. A `Layout` promises that this does not overflow; sizes of zero become one block.
+#[inline(always)]
+fn rounded(size: usize, align: usize) -> usize {
+    if align <= 8 { size } else { (if size == 0 { 1 } else { size } + (align - 1)) & !(align - 1) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_size_gets_the_smallest_class_that_holds_it() {
+        for size in 0..=CLASS_BYTES_MAX {
+            let class = SizeClass::of(size, 1).expect("within the table");
+            assert!(class.bytes() >= size, "{size}");
+            if class.index() > 0 {
+                let below = SizeClass::from_index(class.index() - 1);
+                assert!(below.bytes() < size, "{size} would fit into {}", below.bytes());
+            }
+        }
+        assert_eq!(SizeClass::of(CLASS_BYTES_MAX + 1, 1), None);
+        assert_eq!(SizeClass::of(isize::MAX as usize, 1), None);
+    }
+
+    #[test]
+    fn every_alignment_that_a_class_promises_is_kept_by_every_block() {
+        for shift in 0..=CLASS_ALIGN_MAX.ilog2() {
+            let align = 1 << shift;
+            for size in 0..=2 * CLASS_ALIGN_MAX + 100 {
+                let class = SizeClass::of(size, align).expect("within the table");
+                assert!(class.bytes() >= size);
+                assert_eq!(class.bytes() % align, 0, "{size} aligned to {align} got {}", class.bytes());
+            }
+        }
+        assert_eq!(SizeClass::of(1, CLASS_ALIGN_MAX * 2), None);
+    }
+
+    #[test]
+    fn the_three_ways_in_agree() {
+        for size in 0..=CLASS_BYTES_MAX {
+            for align in [1, 8, 16, 64, 4096] {
+                let class = SizeClass::of(size, align).expect("within the table");
+                match class.shape() {
+                    Shape::Split => assert_eq!(SizeClass::split(size, align), Some(class)),
+                    Shape::Stack => {
+                        assert_eq!(SizeClass::split(size, align), None);
+                        assert_eq!(SizeClass::stacked(size, align), Some(class));
+                    }
+                    Shape::Whole => {
+                        assert_eq!(SizeClass::split(size, align), None);
+                        assert_eq!(SizeClass::stacked(size, align), None);
+                        assert_eq!(class.span_bytes(), class.bytes());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn division_by_multiplication_is_exact_everywhere() {
+        for class in SizeClass::all() {
+            for offset in 0..class.span_bytes() {
+                let index = offset / class.bytes();
+                let expected = if index >= class.span_blocks() as usize {
+                    Place::Tail
+                } else if offset % class.bytes() == 0 {
+                    Place::Block(index as u32)
+                } else {
+                    Place::Inside
+                };
+                assert_eq!(class.block_at(offset), expected, "class {} offset {offset}", class.bytes());
+            }
+            // Runs of the seed are up to 4 KiB long, whatever the span.
+            for offset in 0..4096 {
+                assert_eq!(class.quotient(offset) as usize, offset / class.bytes());
+            }
+        }
+    }
+
+    /// The table as people read it; the same text stands in `docs/architecture.md`, and this keeps it true.
+    #[test]
+    fn the_printed_table_is_true_and_wastes_little() {
+        let mut text = String::from("class  block B  span pages  blocks  tail %  worst waste %\n");
+        let mut previous = 0;
+        for class in SizeClass::all() {
+            let tail = class.span_bytes() - class.bytes() * class.span_blocks() as usize;
+            let tail = tail as f64 * 100.0 / class.span_bytes() as f64;
+            let worst = (class.bytes() - previous - 1) as f64 * 100.0 / class.bytes() as f64;
+            text += &format!(
+                "{:>5}  {:>7}  {:>10}  {:>6}  {tail:>6.1}  {worst:>13.1}\n",
+                class.index(),
+                class.bytes(),
+                class.span_pages(),
+                class.span_blocks(),
+            );
+            let worst_allowed = match class.bytes() {
+                0..=128 => 100.0,
+                129..=8192 => 11.2,
+                _ => 20.0,
+            };
+            assert!(worst <= worst_allowed, "class {} wastes {worst:.1} %", class.bytes());
+            assert!(tail <= 3.0, "class {} leaves {tail:.1} % of its span", class.bytes());
+            previous = class.bytes();
+        }
+        let page = include_str!("../../../docs/architecture.md");
+        assert!(page.contains(&text), "docs/architecture.md must contain:\n{text}");
+    }
+}

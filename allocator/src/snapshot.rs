@@ -1,0 +1,339 @@
+//! Floor 8. Numbers of one moment: what was allocated and freed, where every byte is, and what the slow paths did.
+
+use crate::atomic::Ordering;
+use crate::counters::Event;
+use crate::size_class::SizeClass;
+use crate::slot::SlotCounts;
+use crate::span::page_table::Table;
+use crate::supply::Supply;
+use crate::thread_cache::record::{Life, Record};
+use crate::thread_cache::registry::Registry;
+use crate::units::{PAGE_BYTES, STEP_BYTES, STEP_PAGES};
+
+/// How many size classes a [`Snapshot`] tells apart.
+pub const CLASSES: usize = SizeClass::COUNT;
+
+/// One size class in a [`Snapshot`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct ClassSnapshot {
+    /// Block size in bytes.
+    pub block_bytes: usize,
+    /// Blocks ever allocated. Never falls.
+    pub allocations: u64,
+    /// Blocks ever freed. Never falls, and is never more than `allocations`.
+    pub frees: u64,
+    /// Blocks in thread caches.
+    pub thread_cached: u64,
+    /// Blocks in the depot, on their way between threads.
+    pub depot: u64,
+    /// Spans that hold blocks of this class.
+    pub spans: u64,
+}
+
+impl ClassSnapshot {
+    /// Blocks that the program has.
+    #[must_use]
+    pub fn live(&self) -> u64 {
+        self.allocations.saturating_sub(self.frees)
+    }
+}
+
+/// Blocks beyond the classes (above 256 KiB, or aligned to more than 8 KiB) in a [`Snapshot`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct LargeSnapshot {
+    /// Blocks ever allocated; growing or shrinking one in place counts as a free and an allocation.
+    pub allocations: u64,
+    /// Blocks ever freed.
+    pub frees: u64,
+    /// Bytes of these allocations, whole pages.
+    pub allocated_bytes: u64,
+    /// Bytes of these frees.
+    pub freed_bytes: u64,
+}
+
+/// Where every byte is. The lines are disjoint; together they are [`reserved`](Self::reserved).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Bytes {
+    /// Blocks that the program has, at their block size.
+    pub live: usize,
+    /// Free blocks in thread caches.
+    pub thread_cached: usize,
+    /// Free blocks in depots, on their way between threads.
+    pub depot: usize,
+    /// Free blocks in central's spans, and what is left of spans behind their last block.
+    pub holes: usize,
+    /// Free pages that still hold memory.
+    pub dirty: usize,
+    /// Free pages, and unused ends of tables, that hold no memory: never touched, or given back.
+    pub released: usize,
+    /// What the allocator uses for itself.
+    pub metadata: usize,
+    /// Free blocks in caches of threads that a `fork` left behind: the child cannot use them.
+    pub lost_at_fork: usize,
+}
+
+impl Bytes {
+    /// All address space that is mapped: the sum of all lines.
+    #[must_use]
+    pub fn reserved(&self) -> usize {
+        self.committed() + self.released
+    }
+
+    /// What may hold memory: `reserved` without `released`. The kernel's count of resident pages is at most this.
+    #[must_use]
+    pub fn committed(&self) -> usize {
+        self.live + self.thread_cached + self.depot + self.holes + self.dirty + self.metadata + self.lost_at_fork
+    }
+}
+
+/// How often the slow paths did what. All of these only grow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Events {
+    /// A thread's two arrays of a class changed places.
+    pub exchanges: u64,
+    /// A thread got blocks from central.
+    pub refills: u64,
+    /// Blocks went to central.
+    pub flushes: u64,
+    /// A thread took a magazine from a depot.
+    pub depot_takes: u64,
+    /// A thread left a magazine in a depot.
+    pub depot_puts: u64,
+    /// A span began to hold blocks.
+    pub span_births: u64,
+    /// A span went back to the page heap.
+    pub span_deaths: u64,
+    /// Calls that asked the system for address space.
+    pub maps: u64,
+    /// Calls that gave address space back.
+    pub unmaps: u64,
+    /// Calls that gave memory back.
+    pub purges: u64,
+    /// Calls that told the kernel which pages to use.
+    pub advices: u64,
+    /// Calls that moved pages instead of copying them.
+    pub moves: u64,
+    /// Calls of these kinds that the system refused.
+    pub refusals: u64,
+    /// Thread records made.
+    pub record_births: u64,
+    /// Thread records taken over from threads that had ended.
+    pub record_adoptions: u64,
+    /// Times that slow paths looked whether memory should go back.
+    pub ticks: u64,
+    /// Blocks allocated in the sampled zone.
+    pub samples: u64,
+    /// Ends of such blocks that were seen.
+    pub sample_ends: u64,
+    /// Frees by a signal handler that interrupted its thread's slow path: the block is lost.
+    pub dropped: u64,
+}
+
+impl Events {
+    /// Calls to the operating system, of all kinds.
+    #[must_use]
+    pub fn os_calls(&self) -> u64 {
+        self.maps + self.unmaps + self.purges + self.advices + self.moves
+    }
+}
+
+/// The allocator's numbers of one moment. See [`crate::snapshot`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// Blocks of all kinds ever allocated.
+    pub allocations: u64,
+    /// Blocks of all kinds ever freed.
+    pub frees: u64,
+    /// Bytes of these allocations, at block size.
+    pub allocated_bytes: u64,
+    /// Bytes of these frees, at block size.
+    pub freed_bytes: u64,
+    /// Where every byte is.
+    pub bytes: Bytes,
+    /// What the slow paths did.
+    pub events: Events,
+    /// Per size class, smallest first.
+    pub classes: [ClassSnapshot; CLASSES],
+    /// Blocks beyond the classes.
+    pub large: LargeSnapshot,
+    /// Thread records: of living threads, and waiting for the next one.
+    pub thread_records: usize,
+    /// Of these, waiting.
+    pub thread_records_pooled: usize,
+    /// Some thread was in a slow path at every attempt to look at it, or blocks changed hands between two looks: the parts may then
+    /// differ from the whole by what was on its way. `false` promises that every counter is exact for some moment during the call.
+    pub approximate: bool,
+}
+
+impl Snapshot {
+    /// Blocks that the program has.
+    #[must_use]
+    pub fn live_blocks(&self) -> u64 {
+        self.allocations.saturating_sub(self.frees)
+    }
+
+    /// Nothing: what a process without this allocator sees.
+    fn empty() -> Self {
+        let mut classes = [ClassSnapshot::default(); CLASSES];
+        for class in SizeClass::all() {
+            classes[class.index()].block_bytes = class.bytes();
+        }
+        Self {
+            allocations: 0,
+            frees: 0,
+            allocated_bytes: 0,
+            freed_bytes: 0,
+            bytes: Bytes::default(),
+            events: Events::default(),
+            classes,
+            large: LargeSnapshot::default(),
+            thread_records: 0,
+            thread_records_pooled: 0,
+            approximate: false,
+        }
+    }
+}
+
+/// Looks at every room, without stopping anybody. Frees are summed before allocations, over all threads, so that no free is seen
+/// without its allocation.
+pub(crate) fn take(supply: &Supply, registry: &Registry<Record>) -> Snapshot {
+    let mut snapshot = Snapshot::empty();
+    let mut cached = 0;
+    let mut holes = supply.seed_bytes();
+    let mut lost = 0;
+    for pass in [Pass::Frees, Pass::Allocations] {
+        for class in SizeClass::all() {
+            snapshot.approximate |= !read_class(class, pass, &mut snapshot.classes[class.index()], supply, registry);
+        }
+        read_large(pass, &mut snapshot.large, supply);
+    }
+    for class in SizeClass::all() {
+        let bytes = class.bytes();
+        let central = supply.central(class);
+        let entry = &mut snapshot.classes[class.index()];
+        entry.depot = supply.depot(class).blocks() as u64;
+        entry.spans = central.span_count() as u64;
+        snapshot.allocations += entry.allocations;
+        snapshot.frees += entry.frees;
+        snapshot.allocated_bytes += entry.allocations * bytes as u64;
+        snapshot.freed_bytes += entry.frees * bytes as u64;
+        snapshot.bytes.live += entry.live() as usize * bytes;
+        snapshot.bytes.depot += entry.depot as usize * bytes;
+        cached += entry.thread_cached as usize * bytes;
+        // Holes are what the spans are without the blocks that are out.
+        holes = (holes + entry.spans as usize * class.span_bytes()).wrapping_sub(central.out() as usize * bytes);
+        // A sampled block has pages of its own.
+        let sampled = supply.sampling.allocations(class).saturating_sub(supply.sampling.frees(class)) as usize;
+        holes = holes.wrapping_add(sampled * (bytes.next_multiple_of(PAGE_BYTES) - bytes));
+        // Relaxed: written in the child of a fork, while it has one thread.
+        lost += supply.direct.lost[class.index()].load(Ordering::Relaxed) as usize * bytes;
+    }
+    let large = snapshot.large;
+    snapshot.allocations += large.allocations;
+    snapshot.frees += large.frees;
+    snapshot.allocated_bytes += large.allocated_bytes;
+    snapshot.freed_bytes += large.freed_bytes;
+    snapshot.bytes.live += large.allocated_bytes.saturating_sub(large.freed_bytes) as usize;
+    snapshot.bytes.thread_cached = cached;
+    snapshot.bytes.lost_at_fork = lost;
+    // Blocks that moved between two looks may make this negative; then there are no holes to speak of.
+    let torn = holes > isize::MAX as usize;
+    snapshot.approximate |= torn;
+    snapshot.bytes.holes = if torn { 0 } else { holes };
+
+    let page_heap = supply.page_heap.bytes();
+    let steps = page_heap.steps;
+    let tables_used = steps * (STEP_PAGES as usize * Table::NEEDED.iter().map(|table| table.bytes_per_page()).sum::<usize>());
+    let metadata_mapped = supply.meta.mapped_bytes() + page_heap.tables;
+    snapshot.bytes.metadata = (supply.meta.used_bytes() + tables_used).min(metadata_mapped);
+    snapshot.bytes.dirty = page_heap.dirty;
+    snapshot.bytes.released = page_heap.clean + metadata_mapped - snapshot.bytes.metadata;
+    debug_assert!(steps * STEP_BYTES <= page_heap.mapped);
+    // The parts were read one after the other; only together with the page heap's own sum do they say whether they fit.
+    snapshot.approximate |= snapshot.bytes.reserved() != page_heap.mapped + metadata_mapped;
+
+    snapshot.thread_records = registry.count();
+    snapshot.thread_records_pooled = registry.pooled();
+    snapshot.events = read_events(supply, registry);
+    snapshot
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    Frees,
+    Allocations,
+}
+
+/// Adds up a class over all records. `false`: some record was being changed at every attempt.
+fn read_class(class: SizeClass, pass: Pass, entry: &mut ClassSnapshot, supply: &Supply, registry: &Registry<Record>) -> bool {
+    let mut steady = true;
+    let mut sum = SlotCounts::default();
+    for record in registry.records().filter(|record| record.life() != Life::Orphaned) {
+        let (counts, exact) = record.counts(class);
+        sum.allocations += counts.allocations;
+        sum.frees += counts.frees;
+        sum.cached += counts.cached;
+        steady &= exact;
+    }
+    // Acquire: pairs with the Release of whoever counts; see `Sampling::allocate`.
+    match pass {
+        Pass::Frees => {
+            let direct = supply.direct.frees[class.index()].load(Ordering::Acquire);
+            entry.frees = sum.frees + direct + supply.sampling.frees(class);
+        }
+        Pass::Allocations => {
+            let direct = supply.direct.allocations[class.index()].load(Ordering::Acquire);
+            entry.allocations = sum.allocations + direct + supply.sampling.allocations(class);
+            entry.thread_cached = sum.cached;
+        }
+    }
+    steady
+}
+
+fn read_large(pass: Pass, entry: &mut LargeSnapshot, supply: &Supply) {
+    // Acquire: pairs with the Release of `Large`'s counts.
+    let large = &supply.large;
+    match pass {
+        Pass::Frees => {
+            entry.frees = large.frees.load(Ordering::Acquire);
+            entry.freed_bytes = large.freed_bytes.load(Ordering::Acquire);
+        }
+        Pass::Allocations => {
+            entry.allocations = large.allocations.load(Ordering::Acquire);
+            entry.allocated_bytes = large.allocated_bytes.load(Ordering::Acquire);
+        }
+    }
+}
+
+fn read_events(supply: &Supply, registry: &Registry<Record>) -> Events {
+    let total = |event| {
+        let of_threads: u64 = registry.records().map(|record| record.counters.get(event)).sum();
+        supply.counters().get(event) + of_threads
+    };
+    Events {
+        exchanges: total(Event::Exchange),
+        refills: total(Event::Refill),
+        flushes: total(Event::Flush),
+        depot_takes: total(Event::DepotTake),
+        depot_puts: total(Event::DepotPut),
+        span_births: total(Event::SpanBirth),
+        span_deaths: total(Event::SpanDeath),
+        maps: total(Event::Map),
+        unmaps: total(Event::Unmap),
+        purges: total(Event::Purge),
+        advices: total(Event::Advise),
+        moves: total(Event::Move),
+        refusals: total(Event::Refused),
+        record_births: total(Event::RecordBirth),
+        record_adoptions: total(Event::RecordAdoption),
+        ticks: total(Event::Tick),
+        samples: total(Event::Sampled),
+        sample_ends: total(Event::SampledEnd),
+        dropped: total(Event::Dropped),
+    }
+}

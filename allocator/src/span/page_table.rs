@@ -1,0 +1,167 @@
+//! Floor 3. From an address to what we know of it: shift, add, one load.
+//!
+//! A heap lives in a *region* of address space, of which nothing is reserved; pieces are mapped as they are needed.
+//!
+//! ```text
+//!   region                                                                       multiple of 4 windows
+//!   ├─ window ───────────────┬─ sampled zone ──────────┬─ tables ────────────┐
+//!   │ steps ▶       huge ▶   │ steps ▶                 │ bits records steps  │
+//!   └────────────────────────┴─────────────────────────┴─────────────────────┘
+//!     ▲ start: the first step, at a random place        same offset, one address bit set
+//! ```
+//!
+//! Pages are numbered from `start` on. All tables are arrays over that number,
+//! so a table's entry needs no pointer. How far pages exist is kept in two limits, one per zone; an address beyond is not ours.
+
+use crate::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::config::CHECKED;
+use crate::units::{PAGE_BYTES, PAGE_SHIFT, PageIndex, WINDOW_BYTES, WINDOW_SHIFT};
+
+/// Bytes of bits beside a page: one bit per 16 bytes. Smaller blocks have theirs in a cell.
+pub(crate) const PAGE_BITMAP_BYTES: usize = 64;
+
+/// Bytes of a page's record.
+pub(crate) const PAGE_RECORD_BYTES: usize = 32;
+
+/// The tables of a region, in order, and how many bytes each has per page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Table {
+    /// Which blocks central has.
+    Bits,
+    /// What is known of each page.
+    Records,
+    /// One bit per 8 bytes: is a live block here? Only in builds that check every free.
+    Live,
+}
+
+impl Table {
+    /// Those that a step needs.
+    pub(crate) const NEEDED: &'static [Self] = if CHECKED { &[Self::Bits, Self::Records, Self::Live] } else { &[Self::Bits, Self::Records] };
+
+    pub(crate) const fn bytes_per_page(self) -> usize {
+        match self {
+            Self::Bits => PAGE_BITMAP_BYTES,
+            Self::Records => PAGE_RECORD_BYTES,
+            Self::Live => PAGE_BYTES / 64,
+        }
+    }
+
+    /// Where the table begins, counted from the region's start. Two zones of pages, so each table is 2^(WINDOW_SHIFT + 1 - 13)
+    /// entries long; the places are spaced for the largest.
+    pub(crate) const fn offset(self) -> usize {
+        let place = match self {
+            Self::Bits => 0,
+            Self::Records => 1,
+            Self::Live => 2,
+        };
+        2 * WINDOW_BYTES + place * (WINDOW_BYTES >> 4)
+    }
+}
+
+const TABLE_BYTES_MAX: usize = (PAGE_BYTES / 64) << (WINDOW_SHIFT + 1 - PAGE_SHIFT);
+const _: () = assert!(TABLE_BYTES_MAX <= WINDOW_BYTES >> 4);
+
+/// Bytes of a region, and its alignment.
+pub(crate) const REGION_BYTES: usize = WINDOW_BYTES * 4;
+
+/// Pages of a zone. The sampled zone's first page has this number.
+pub(crate) const ZONE_PAGES: u32 = (WINDOW_BYTES >> PAGE_SHIFT) as u32;
+
+/// Where the pages of one heap are.
+#[derive(Debug)]
+pub(crate) struct PageTable {
+    /// Address of page 0; 0 before the region is chosen.
+    start: AtomicUsize,
+    /// Bytes from `start` that hold pages, for the window …
+    limit: AtomicUsize,
+    /// … and for the sampled zone.
+    sampled_limit: AtomicUsize,
+    /// Address of the region's start.
+    region: AtomicUsize,
+}
+
+impl PageTable {
+    pub(crate) const fn new() -> Self {
+        Self {
+            start: AtomicUsize::new(0),
+            limit: AtomicUsize::new(0),
+            sampled_limit: AtomicUsize::new(0),
+            region: AtomicUsize::new(0),
+        }
+    }
+
+    /// Chooses the region. Before this, no address is ours.
+    pub(crate) fn settle(&self, region: usize, start: usize) {
+        debug_assert_eq!(region % REGION_BYTES, 0);
+        // Relaxed: no page exists before `raise_limit`, whose Release publishes these too.
+        self.region.store(region, Ordering::Relaxed);
+        self.start.store(start, Ordering::Relaxed);
+    }
+
+    /// The address of page 0, once the region is chosen.
+    pub(crate) fn start(&self) -> Option<usize> {
+        let start = self.start.load(Ordering::Relaxed);
+        (start != 0).then_some(start)
+    }
+
+    pub(crate) fn region(&self) -> usize {
+        self.region.load(Ordering::Relaxed)
+    }
+
+    /// Pages below `pages` (of the zone that `pages` lies in) exist from now on. Their tables must be mapped.
+    pub(crate) fn raise_limit(&self, pages: PageIndex) {
+        let (limit, bytes) = if pages.0 <= ZONE_PAGES {
+            (&self.limit, pages.offset_bytes())
+        } else {
+            (&self.sampled_limit, pages.offset_bytes() - WINDOW_BYTES)
+        };
+        // Release: the tables of these pages are mapped. Pairs with the Acquire in `locate`.
+        limit.fetch_max(bytes, Ordering::Release);
+    }
+
+    /// The page of an address, or `None` if it is not one of ours.
+    #[inline]
+    pub(crate) fn locate(&self, address: usize) -> Option<PageIndex> {
+        // Acquire: the tables of these pages are mapped. Pairs with the Release in `raise_limit`.
+        let limit = self.limit.load(Ordering::Acquire);
+        let offset = address.wrapping_sub(self.start.load(Ordering::Relaxed));
+        if offset < limit {
+            return Some(PageIndex((offset >> PAGE_SHIFT) as u32));
+        }
+        self.locate_sampled(offset)
+    }
+
+    #[cold]
+    fn locate_sampled(&self, offset: usize) -> Option<PageIndex> {
+        // Acquire: as in `locate`.
+        let limit = self.sampled_limit.load(Ordering::Acquire);
+        let within = offset.wrapping_sub(WINDOW_BYTES);
+        (within < limit).then_some(PageIndex((offset >> PAGE_SHIFT) as u32))
+    }
+
+    /// The address of a page.
+    #[inline]
+    pub(crate) fn address(&self, page: PageIndex) -> usize {
+        self.start.load(Ordering::Relaxed) + page.offset_bytes()
+    }
+
+    /// Address of a table's entry for a page.
+    #[inline]
+    pub(crate) fn entry(&self, table: Table, page: PageIndex) -> usize {
+        self.region.load(Ordering::Relaxed) + table.offset() + page.0 as usize * table.bytes_per_page()
+    }
+
+    /// The word of the live bits for an address, and the bit in it.
+    ///
+    /// # Safety
+    ///
+    /// - The address lies in an existing page, and this build has the table ([`CHECKED`]).
+    pub(crate) unsafe fn live_bit(&self, address: usize) -> (&AtomicU64, u64) {
+        let offset = address - self.start.load(Ordering::Relaxed);
+        let word = self.entry(Table::Live, PageIndex(0)) + offset / 512 * 8;
+        // SAFETY: mapped for good, zeros at first (I-table).
+        let word = unsafe { &*crate::os::pointer(word).cast::<AtomicU64>() };
+        (word, 1 << (offset / 8 % 64))
+    }
+}
+

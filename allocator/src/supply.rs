@@ -1,0 +1,293 @@
+//! Floor 6. The supply: all shared rooms of one heap, and the way a magazine takes through them.
+//!
+//! ```text
+//!   take   depot's slots → depot's shelf → central (fullest span; seed; fresh span → page heap → system)
+//!   give   depot's slots → depot's shelf → central (bits; empty span → page heap)
+//! ```
+
+use core::ptr::NonNull;
+
+use crate::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use crate::central::seed::Seed;
+use crate::central::{Central, Ground, ZEROED, inspect, inspect_all, whole_record};
+use crate::config::{
+    DEPOT_SLOT_BYTES, DEPOT_SLOTS, LEASE_BYTES, LEND_LIVE_SHARE, LEND_MIN_BYTES, MAGAZINE_BLOCKS_MAX, MAGAZINE_BLOCKS_MIN,
+    STACK_BLOCKS_MIN, STACK_BYTES_TARGET, STACK_FIRST_BYTES,
+};
+use crate::counters::{Counters, Event};
+use crate::depot::{Depot, Empties};
+use crate::fatal::{Misuse, misuse};
+use crate::large::Large;
+use crate::magazine::{CAPACITIES, Magazine, capacity_index};
+use crate::meta::Meta;
+use crate::os;
+use crate::page_heap::PageHeap;
+use crate::sampling::Sampling;
+use crate::size_class::{Shape, SizeClass};
+use crate::span::record::Holder;
+
+/// Blocks that were handed out or taken back without a thread's slots, and blocks that were lost.
+pub(crate) struct Direct {
+    pub(crate) allocations: [AtomicU64; SizeClass::COUNT],
+    pub(crate) frees: [AtomicU64; SizeClass::COUNT],
+    /// In caches of threads that a fork left behind.
+    pub(crate) lost: [AtomicU64; SizeClass::COUNT],
+}
+
+/// The shared rooms of a heap.
+pub(crate) struct Supply {
+    pub(crate) meta: Meta,
+    pub(crate) page_heap: PageHeap,
+    pub(crate) sampling: Sampling,
+    pub(crate) large: Large,
+    pub(crate) direct: Direct,
+    seed: Seed,
+    centrals: [Central; SizeClass::COUNT],
+    depots: [Depot; SizeClass::COUNT],
+    empties: [Empties; CAPACITIES],
+    /// Bytes lent to thread caches and depots.
+    lent: AtomicUsize,
+    /// Check every exchange, not one in a period.
+    check_every_exchange: AtomicBool,
+}
+
+/// Blocks that a thread means to have of a class at first, a power of two.
+pub(crate) fn depth_min(class: SizeClass) -> usize {
+    match class.shape() {
+        Shape::Split => MAGAZINE_BLOCKS_MIN,
+        Shape::Stack | Shape::Whole => {
+            let blocks = (STACK_FIRST_BYTES / class.bytes()).clamp(1, MAGAZINE_BLOCKS_MIN);
+            1 << blocks.ilog2()
+        }
+    }
+}
+
+/// Blocks that a thread means to have of a class at most, a power of two.
+pub(crate) fn depth_max(class: SizeClass) -> usize {
+    match class.shape() {
+        Shape::Split => MAGAZINE_BLOCKS_MAX,
+        Shape::Stack => {
+            let blocks = (STACK_BYTES_TARGET / class.bytes()).max(STACK_BLOCKS_MIN);
+            1 << blocks.ilog2()
+        }
+        Shape::Whole => MAGAZINE_BLOCKS_MIN,
+    }
+}
+
+impl Supply {
+    pub(crate) const fn new() -> Self {
+        Self {
+            meta: Meta::new(),
+            page_heap: PageHeap::new(),
+            sampling: Sampling::new(),
+            large: Large::new(),
+            direct: Direct {
+                allocations: [const { AtomicU64::new(0) }; SizeClass::COUNT],
+                frees: [const { AtomicU64::new(0) }; SizeClass::COUNT],
+                lost: [const { AtomicU64::new(0) }; SizeClass::COUNT],
+            },
+            seed: Seed::new(),
+            centrals: [const { Central::new() }; SizeClass::COUNT],
+            depots: [const { Depot::new() }; SizeClass::COUNT],
+            empties: [const { Empties::new() }; CAPACITIES],
+            lent: AtomicUsize::new(0),
+            check_every_exchange: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.page_heap.counters
+    }
+
+    fn ground(&self) -> Ground<'_> {
+        Ground { page_heap: &self.page_heap, meta: &self.meta, seed: &self.seed }
+    }
+
+    pub(crate) fn set_check_every_exchange(&self, every: bool) {
+        // Relaxed, here and below: the option orders nothing.
+        self.check_every_exchange.store(every, Ordering::Relaxed);
+    }
+
+    pub(crate) fn checks_every_exchange(&self) -> bool {
+        self.check_every_exchange.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn central(&self, class: SizeClass) -> &Central {
+        &self.centrals[class.index()]
+    }
+
+    pub(crate) fn depot(&self, class: SizeClass) -> &Depot {
+        &self.depots[class.index()]
+    }
+
+    pub(crate) fn seed_bytes(&self) -> usize {
+        self.seed.bytes()
+    }
+
+    // ---- magazines -------------------------------------------------------------------------------------------------
+
+    /// A magazine without blocks. `None`: no memory.
+    pub(crate) fn empty_magazine(&self, capacity: usize) -> Option<Magazine> {
+        if let Some(magazine) = self.empties[capacity_index(capacity)].take() {
+            return Some(magazine);
+        }
+        let memory = self.meta.take(Magazine::bytes(capacity), align_of::<usize>())?;
+        // SAFETY: so many zeros, aligned, and ours for good.
+        Some(unsafe { Magazine::new(memory, capacity) })
+    }
+
+    /// Takes back a magazine whose blocks are gone.
+    pub(crate) fn spare_magazine(&self, magazine: Magazine) {
+        self.empties[capacity_index(magazine.capacity())].put(magazine);
+    }
+
+    /// A magazine with blocks that another thread left.
+    pub(crate) fn take_magazine(&self, class: SizeClass) -> Option<Magazine> {
+        let magazine = self.depot(class).take()?;
+        self.counters().count(Event::DepotTake);
+        Some(magazine)
+    }
+
+    /// Leaves a magazine with blocks for others: in the depot as long as it may grow, else in central.
+    pub(crate) fn give_magazine(&self, class: SizeClass, magazine: Magazine) {
+        let depot = self.depot(class);
+        let usable = (DEPOT_SLOT_BYTES / (MAGAZINE_BLOCKS_MAX * class.bytes())).clamp(1, DEPOT_SLOTS);
+        let mut offered = depot.put(magazine, usable);
+        if let Err(magazine) = offered {
+            let more = LEASE_BYTES.div_ceil(class.bytes()).max(magazine.count());
+            offered = if self.lend(more * class.bytes()) {
+                depot.raise_bound(more);
+                depot.put(magazine, usable)
+            } else {
+                Err(magazine)
+            };
+        }
+        match offered {
+            Ok(()) => self.counters().count(Event::DepotPut),
+            Err(magazine) => {
+                self.central(class).flush(class, magazine, self.ground(), |magazine| self.spare_magazine(magazine));
+            }
+        }
+    }
+
+    /// Puts blocks into `room`, from its end downwards; says how many. Zero: no memory, even after giving back what lies idle.
+    pub(crate) fn refill(&self, class: SizeClass, room: &mut [*mut u8]) -> usize {
+        self.counters().count(Event::Refill);
+        let emptied = |magazine| self.spare_magazine(magazine);
+        let got = self.central(class).refill(class, room, self.ground(), emptied);
+        if got > 0 || room.is_empty() {
+            return got;
+        }
+        self.drain_depots();
+        self.page_heap.release(usize::MAX, u32::MAX / 4, crate::page_heap::Thorough::No);
+        self.central(class).refill(class, room, self.ground(), emptied)
+    }
+
+    /// Gives blocks to central.
+    pub(crate) fn flush_blocks(&self, class: SizeClass, blocks: &[*mut u8]) {
+        self.central(class).flush_blocks(class, blocks, self.ground(), |magazine| self.spare_magazine(magazine));
+    }
+
+    /// Empties all depots into central.
+    pub(crate) fn drain_depots(&self) {
+        for class in SizeClass::all() {
+            self.drain_depot(class);
+        }
+    }
+
+    fn drain_depot(&self, class: SizeClass) {
+        let depot = self.depot(class);
+        while let Some(magazine) = depot.take() {
+            self.central(class).flush(class, magazine, self.ground(), |magazine| self.spare_magazine(magazine));
+        }
+        let returned = depot.lower_bound(0);
+        self.give_back(returned * class.bytes());
+    }
+
+    // ---- single blocks, for threads that have no caches --------------------------------------------------------------
+
+    /// One block, straight from central. `zeroed` is true when it is known to be zero.
+    pub(crate) fn allocate_direct(&self, class: SizeClass) -> Option<(NonNull<u8>, bool)> {
+        let mut room = [core::ptr::null_mut()];
+        if self.refill(class, &mut room) == 0 {
+            return None;
+        }
+        let address = room[0].addr();
+        // Release: as in `Sampling::allocate`.
+        self.direct.allocations[class.index()].fetch_add(1, Ordering::Release);
+        Some((os::block(address & !ZEROED), address & ZEROED != 0))
+    }
+
+    /// One block, straight to central.
+    pub(crate) fn free_direct(&self, class: SizeClass, block: NonNull<u8>) {
+        self.flush_blocks(class, &[block.as_ptr()]);
+        // Release: as in `Sampling::allocate`.
+        self.direct.frees[class.index()].fetch_add(1, Ordering::Release);
+    }
+
+    // ---- checking --------------------------------------------------------------------------------------------------
+
+    /// Dies unless every one of these could be a free block of the class, and they are all different.
+    #[cold]
+    pub(crate) fn check_blocks(&self, class: SizeClass, blocks: &[*mut u8]) {
+        if let Err((kind, address)) = inspect_all(blocks, class, self.ground()) {
+            misuse(kind, address, Some(class.index()), class.bytes());
+        }
+    }
+
+    /// What is wrong with freeing this address as a block of the class, if anything is.
+    pub(crate) fn inspect(&self, address: usize, class: SizeClass) -> Result<(), Misuse> {
+        inspect(address, class, self.ground())
+    }
+
+    /// Hands a block that is a span of its own to the program or back to us. Dies if it is no such block, or already there.
+    pub(crate) fn hand_whole(&self, address: usize, class: SizeClass, holder: Holder) {
+        let kind = match whole_record(address, class, self.ground()) {
+            Ok((_, record)) if record.hand_to(holder) != holder => return,
+            Ok(_) => Misuse::DoubleFree,
+            Err(kind) => kind,
+        };
+        misuse(kind, address, Some(class.index()), class.bytes());
+    }
+
+    // ---- lending ---------------------------------------------------------------------------------------------------
+
+    /// Lends bytes to a cache or a depot, if the process can afford it.
+    pub(crate) fn lend(&self, bytes: usize) -> bool {
+        let most = LEND_MIN_BYTES.max(self.page_heap.in_use() / LEND_LIVE_SHARE);
+        // Relaxed: an allowance; passing it by a lease or two at the same instant does no harm.
+        let lent = self.lent.load(Ordering::Relaxed);
+        if lent + bytes > most {
+            return false;
+        }
+        self.lent.fetch_add(bytes, Ordering::Relaxed);
+        true
+    }
+
+    /// Ends a loan.
+    pub(crate) fn give_back(&self, bytes: usize) {
+        self.lent.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    // ---- fork ------------------------------------------------------------------------------------------------------
+
+    /// Takes every lock, in the order of their ranks.
+    pub(crate) fn before_fork(&self) {
+        self.depots.iter().for_each(Depot::before_fork);
+        self.centrals.iter().for_each(Central::before_fork);
+        self.seed.before_fork();
+        self.page_heap.before_fork();
+        self.empties.iter().for_each(Empties::before_fork);
+        self.meta.before_fork();
+    }
+
+    /// Gives them back, on both sides.
+    pub(crate) fn after_fork(&self) {
+        self.meta.after_fork();
+        self.empties.iter().for_each(Empties::after_fork);
+        self.page_heap.after_fork();
+        self.seed.after_fork();
+        self.centrals.iter().for_each(Central::after_fork);
+        self.depots.iter().for_each(Depot::after_fork);
+    }
+}

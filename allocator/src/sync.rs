@@ -1,0 +1,270 @@
+//! Floor 2. The lock of all shared rooms.
+//!
+//! Three states in one word, as in Drepper's "Futexes are tricky": free, held, and held with somebody waiting. Nobody spins for
+//! long, because the scheduler may have stopped the holder; nothing waits, allocates or asks the system while holding one, unless
+//! that is the lock's purpose.
+//!
+//! Two additions. Locks have ranks and are taken in the order of the floors, which builds with debug assertions check. And a lock
+//! knows its holder, for `fork`: the child of a fork in a program with threads inherits locks whose holders do not exist there.
+
+use core::cell::UnsafeCell;
+use core::ops::{Deref, DerefMut};
+
+use crate::atomic::{AtomicU32, AtomicUsize, Ordering};
+use crate::os;
+
+/// Which lock may be taken while which is held: only ones further down this list.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(u8)]
+pub(crate) enum Rank {
+    /// Held while a heap gets its options: the first thing that happens to it.
+    Start,
+    /// How much memory to keep.
+    Scavenger,
+    /// The lists of thread records.
+    Registry,
+    /// A class's stack of magazines.
+    Depot,
+    /// A class's spans.
+    Central,
+    /// The blocks of all small classes in the first bytes of the heap.
+    Seed,
+    /// Held while the window grows or shrinks, system calls included: that is its purpose.
+    Growth,
+    /// The steps and their free pages.
+    PageHeap,
+    /// The huge slots.
+    Huge,
+    /// Magazines without blocks.
+    Empties,
+    /// Records for ourselves.
+    Meta,
+}
+
+const FREE: u32 = 0;
+const HELD: u32 = 1;
+const AWAITED: u32 = 2;
+
+/// Looks at a held lock before sleeping: about 100 ns, several times what a holder needs.
+const SPINS: u32 = if cfg!(loom) { 1 } else { 40 };
+
+/// Marks the holder as one that holds only because the process is being copied. Tokens are even.
+const FOR_FORK: usize = 1;
+
+/// A value that one thread at a time may touch.
+pub(crate) struct Lock<T> {
+    state: AtomicU32,
+    rank: Rank,
+    /// The holder's [`os::thread_token`], [`FOR_FORK`] added during a fork; 0 when free.
+    holder: AtomicUsize,
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: the lock hands out one guard at a time, and with it the only access to the value.
+unsafe impl<T: Send> Sync for Lock<T> {}
+// SAFETY: moving the lock moves the value.
+unsafe impl<T: Send> Send for Lock<T> {}
+
+/// The right to touch the value; gives the lock back when dropped.
+pub(crate) struct Guard<'a, T>(&'a Lock<T>);
+
+impl<T> Lock<T> {
+    crate::atomic::const_unless_loom! {
+        /// A free lock.
+        pub(crate) fn new(rank: Rank, value: T) -> Self {
+            Self { state: AtomicU32::new(FREE), rank, holder: AtomicUsize::new(0), value: UnsafeCell::new(value) }
+        }
+    }
+
+    /// Waits until nobody else holds it.
+    #[inline]
+    pub(crate) fn lock(&self) -> Guard<'_, T> {
+        ranks::taking(self.rank);
+        // Acquire: sees what the last holder wrote. Pairs with the Release in `unlock`.
+        if self.state.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            self.lock_slow();
+        }
+        self.held_by(os::thread_token())
+    }
+
+    /// Takes it if nobody holds it.
+    #[inline]
+    pub(crate) fn try_lock(&self) -> Option<Guard<'_, T>> {
+        // Acquire: as in `lock`.
+        self.state.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).ok()?;
+        ranks::taking(self.rank);
+        Some(self.held_by(os::thread_token()))
+    }
+
+    #[inline]
+    fn held_by(&self, token: usize) -> Guard<'_, T> {
+        // Relaxed: only compared with the reader's own token, and a thread sees its own stores.
+        self.holder.store(token, Ordering::Relaxed);
+        Guard(self)
+    }
+
+    #[cold]
+    fn lock_slow(&self) {
+        for _ in 0..SPINS {
+            // Relaxed: a look; the exchange that follows does the ordering.
+            if self.state.load(Ordering::Relaxed) == FREE
+                // Acquire: as in `lock`.
+                && self.state.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).is_ok()
+            {
+                return;
+            }
+            core::hint::spin_loop();
+        }
+        // From here on the word says that somebody waits, so whoever unlocks wakes one. Acquire: as in `lock`.
+        while self.state.swap(AWAITED, Ordering::Acquire) != FREE {
+            os::wait(&self.state, AWAITED);
+        }
+    }
+
+    #[inline]
+    fn unlock(&self) {
+        ranks::given_back(self.rank);
+        // Relaxed: see `held_by`.
+        self.holder.store(0, Ordering::Relaxed);
+        // Release: shows the next holder what this one wrote. Pairs with the Acquire in `lock`, `try_lock` and `lock_slow`.
+        if self.state.swap(FREE, Ordering::Release) == AWAITED {
+            os::wake_one(&self.state);
+        }
+    }
+
+    /// Before a fork: takes the lock, so that the child gets a whole value. Not when the calling thread already holds it: a
+    /// signal handler that interrupted our slow path forks, and both sides will go on holding it.
+    pub(crate) fn before_fork(&self) {
+        let me = os::thread_token();
+        // Relaxed: see `held_by`.
+        if self.holder.load(Ordering::Relaxed) == me {
+            return;
+        }
+        let guard = self.lock();
+        self.holder.store(me | FOR_FORK, Ordering::Relaxed);
+        core::mem::forget(guard);
+    }
+
+    /// After a fork, on both sides: undoes [`before_fork`](Self::before_fork). In the child nobody waits, whatever the word says.
+    pub(crate) fn after_fork(&self) {
+        // Relaxed: see `held_by`.
+        if self.holder.load(Ordering::Relaxed) == os::thread_token() | FOR_FORK {
+            self.unlock();
+        }
+    }
+}
+
+impl<T> Deref for Guard<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: the guard exists, so its thread holds the lock and nobody else has access.
+        unsafe { &*self.0.value.get() }
+    }
+}
+
+impl<T> DerefMut for Guard<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: the guard exists, so its thread holds the lock; `&mut self` makes the access unique within it.
+        unsafe { &mut *self.0.value.get() }
+    }
+}
+
+impl<T> Drop for Guard<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.unlock();
+    }
+}
+
+/// The order of locks, checked per thread in builds with debug assertions.
+#[cfg(all(debug_assertions, not(loom)))]
+mod ranks {
+    use super::Rank;
+    use core::cell::Cell;
+
+    std::thread_local! {
+        /// One bit per rank this thread holds.
+        static HELD: Cell<u32> = const { Cell::new(0) };
+    }
+
+    pub(super) fn taking(rank: Rank) {
+        let bit = 1_u32 << rank as u8;
+        HELD.with(|held| {
+            // During a fork all locks of a rank are held at once, so equal ranks pass.
+            assert!(held.get() < bit << 1, "lock {rank:?} taken while locks {:#b} are held", held.get());
+            held.set(held.get() | bit);
+        });
+    }
+
+    pub(super) fn given_back(rank: Rank) {
+        HELD.with(|held| held.set(held.get() & !(1 << rank as u8)));
+    }
+}
+
+#[cfg(not(all(debug_assertions, not(loom))))]
+mod ranks {
+    #[inline(always)]
+    pub(super) fn taking(_rank: super::Rank) {}
+    #[inline(always)]
+    pub(super) fn given_back(_rank: super::Rank) {}
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_of_many_threads_add_up() {
+        let lock = Lock::new(Rank::Meta, 0_u64);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..50_000 {
+                        *lock.lock() += 1;
+                    }
+                });
+            }
+        });
+        assert_eq!(*lock.lock(), 200_000);
+    }
+
+    #[test]
+    fn a_held_lock_is_not_tried_twice() {
+        let lock = Lock::new(Rank::Meta, ());
+        let held = lock.lock();
+        std::thread::scope(|scope| {
+            scope.spawn(|| assert!(lock.try_lock().is_none()));
+        });
+        drop(held);
+        assert!(lock.try_lock().is_some());
+    }
+
+    #[test]
+    #[cfg(debug_assertions)]
+    #[should_panic(expected = "lock Depot taken while")]
+    fn going_up_the_floors_is_noticed() {
+        let below = Lock::new(Rank::PageHeap, ());
+        let above = Lock::new(Rank::Depot, ());
+        let _held = below.lock();
+        drop(above.lock());
+    }
+
+    #[test]
+    fn a_fork_skips_what_the_forking_thread_holds_and_frees_what_it_took() {
+        let held = Lock::new(Rank::Central, ());
+        let free = Lock::new(Rank::PageHeap, ());
+        let guard = held.lock();
+        held.before_fork();
+        free.before_fork();
+        assert!(free.try_lock().is_none());
+        held.after_fork();
+        free.after_fork();
+        assert!(free.try_lock().is_some());
+        assert!(held.try_lock().is_none());
+        drop(guard);
+        assert!(held.try_lock().is_some());
+    }
+}

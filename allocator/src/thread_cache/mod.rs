@@ -1,0 +1,272 @@
+//! Floor 7. The thread cache: one thread's magazines of every class, and what it does when they are dry or full.
+//!
+//! The fast path is [`SplitSlot::pop`](crate::slot::SplitSlot::pop) and `push`; this room is what stands behind it. A record belongs to one
+//! thread at a time, which alone calls what is here; nothing in it is locked.
+
+pub(crate) mod record;
+pub(crate) mod registry;
+pub(crate) mod slow;
+
+use core::ptr::NonNull;
+
+use crate::atomic::{AtomicPtr, Ordering};
+use crate::config::IDLE_ENTRIES;
+use crate::counters::Event;
+use crate::fatal::misuse;
+use crate::os;
+use crate::size_class::{Shape, SizeClass};
+use crate::slot::StackBlock;
+use crate::span::record::Holder;
+use crate::supply::Supply;
+use crate::units::in_sampled_zone;
+
+use record::{Life, Record};
+use registry::{Enlisted, Registry};
+use slow::{Household, Refilled};
+
+impl Enlisted for Record {
+    fn older(&self) -> &AtomicPtr<Self> {
+        &self.older
+    }
+
+    fn pooled_before(&self) -> &AtomicPtr<Self> {
+        &self.pooled_before
+    }
+}
+
+impl Household for Record {
+    fn may_hold(&self, class: SizeClass, bytes: usize, supply: &Supply) -> bool {
+        if Self::may_hold(self, bytes, supply) {
+            return true;
+        }
+        // Another class may have what it no longer needs.
+        self.shed_one(class, supply);
+        Self::may_hold(self, bytes, supply)
+    }
+
+    fn holds(&self, bytes: usize) {
+        self.hold(bytes);
+    }
+
+    #[inline]
+    fn earn(&self, bytes: usize) {
+        Self::earn(self, bytes);
+    }
+
+    #[inline]
+    fn count_exchange(&self) {
+        self.counters.count_alone(Event::Exchange);
+    }
+
+    fn entry(&self) -> u32 {
+        Self::entry(self)
+    }
+}
+
+/// A record for a newborn thread: one whose thread has ended, or a new one. `None`: no memory.
+pub(crate) fn birth(registry: &Registry<Record>, supply: &Supply) -> Option<&'static Record> {
+    let record = match registry.adopt() {
+        Some(record) => {
+            supply.counters().count(Event::RecordAdoption);
+            record
+        }
+        None => {
+            let memory = supply.meta.take(size_of::<Record>(), align_of::<Record>())?;
+            // SAFETY: so many zeros, aligned, ours for good; all zeros is a valid record: every field is an atomic number or pointer.
+            let record: &'static Record = unsafe { memory.cast().as_ref() };
+            registry.enlist(record);
+            supply.counters().count(Event::RecordBirth);
+            record
+        }
+    };
+    // Relaxed: the owner's own fields; a fork handler reads them in the same thread.
+    record.owner.store(os::thread_token(), Ordering::Relaxed);
+    record.thread.store(os::thread_id(), Ordering::Relaxed);
+    record.exit_rounds.store(0, Ordering::Relaxed);
+    record.set_life(Life::Active);
+    Some(record)
+}
+
+impl Record {
+    /// A block of a class that the fast path did not have, if all it takes is to let the two arrays change places. Needs nothing of what a
+    /// slow path needs: no lock, no system call, nothing that a signal handler must not meet half done.
+    #[inline]
+    pub(crate) fn alloc_quickly(&self, class: SizeClass) -> Option<NonNull<u8>> {
+        let hot = self.hot().split(class);
+        if !slow::turn_quickly(hot, self.cold(class), class, self) {
+            return None;
+        }
+        // SAFETY: the calling thread owns the record.
+        unsafe { hot.pop() }
+    }
+
+    /// As [`alloc_quickly`](Self::alloc_quickly), for a block that the fast path had no room for. `false`: it was not taken.
+    #[inline]
+    pub(crate) fn free_quickly(&self, block: NonNull<u8>, class: SizeClass) -> bool {
+        let hot = self.hot().split(class);
+        let turned = !in_sampled_zone(block.addr().get()) && slow::turn_quickly(hot, self.cold(class), class, self);
+        // SAFETY: the calling thread owns the record, and the block is the program's to give.
+        turned && unsafe { hot.push(block) }
+    }
+
+    /// A block of a class that the fast path did not have. `None`: no memory.
+    pub(crate) fn alloc_slow(&self, class: SizeClass, supply: &Supply) -> Option<StackBlock> {
+        loop {
+            let popped = match class.shape() {
+                // SAFETY: the calling thread owns the record.
+                Shape::Split => unsafe { self.hot().split(class).pop() }.map(|block| StackBlock { block, zeroed: false }),
+                // SAFETY: as above.
+                Shape::Stack => unsafe { self.hot().stack(class).pop() },
+                Shape::Whole => return self.alloc_whole(class, supply),
+            };
+            if popped.is_some() {
+                return popped;
+            }
+            let cold = self.cold(class);
+            let refilled = match class.shape() {
+                Shape::Split => slow::refill_split(self.hot().split(class), cold, class, self, supply),
+                _ => slow::refill_stack(self.hot().stack(class), cold, class, self, supply),
+            };
+            match refilled {
+                Refilled::Ready => {}
+                Refilled::OutOfMemory => return None,
+                Refilled::Sample => {
+                    // Without memory for a sample, the block is an ordinary one.
+                    if let Some(block) = supply.sampling.allocate(class, &supply.page_heap) {
+                        return Some(StackBlock { block, zeroed: false });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes back a block that the fast path had no room for, or that lives in the sampled zone.
+    pub(crate) fn free_slow(&self, block: NonNull<u8>, class: SizeClass, supply: &Supply) {
+        let address = block.addr().get();
+        if in_sampled_zone(address) {
+            return free_sampled(address, class, supply);
+        }
+        let cold = self.cold(class);
+        let has_room = match class.shape() {
+            Shape::Split => slow::make_room_split(self.hot().split(class), cold, class, self, supply),
+            _ => slow::make_room_stack(self.hot().stack(class), cold, class, self, supply),
+        };
+        let kept = has_room
+            && match class.shape() {
+                // SAFETY: the calling thread owns the record, and the block is the program's to give.
+                Shape::Split => unsafe { self.hot().split(class).push(block) },
+                // SAFETY: as above.
+                _ => unsafe { self.hot().stack(class).push(block) },
+            };
+        if !kept {
+            // No memory for a magazine: block by block.
+            supply.free_direct(class, block);
+        }
+    }
+
+    /// A block that is a span of its own.
+    fn alloc_whole(&self, class: SizeClass, supply: &Supply) -> Option<StackBlock> {
+        let entry = match self.take_whole(class) {
+            Some(kept) => kept.as_ptr(),
+            None => {
+                let mut room = [core::ptr::null_mut()];
+                if supply.refill(class, &mut room) == 0 {
+                    return None;
+                }
+                room[0]
+            }
+        };
+        let taken = StackBlock::from_entry(entry);
+        supply.hand_whole(taken.block.addr().get(), class, Holder::Program);
+        self.count_whole_allocation(class);
+        Some(taken)
+    }
+
+    /// Takes back a block that is a span of its own. It is checked here and now.
+    pub(crate) fn free_whole(&self, block: NonNull<u8>, class: SizeClass, supply: &Supply) {
+        supply.hand_whole(block.addr().get(), class, Holder::Us);
+        self.count_whole_free(class);
+        if !self.keep_whole(class, block, supply) {
+            supply.flush_blocks(class, &[block.as_ptr()]);
+        }
+    }
+
+    /// Has the `allocations`-th allocation of a class from now on sampled; 0: none. `false`: the class cannot be sampled by count.
+    pub(crate) fn sample_after(&self, class: SizeClass, allocations: u32) -> bool {
+        let cold = match class.shape() {
+            Shape::Split | Shape::Stack => self.cold(class),
+            Shape::Whole => return false,
+        };
+        match class.shape() {
+            Shape::Split => slow::sample_after_split(self.hot().split(class), cold, allocations),
+            _ => slow::sample_after_stack(self.hot().stack(class), cold, allocations),
+        }
+        true
+    }
+
+    /// Has one class other than `busy` give up all it caches, if nothing happened to it for long.
+    fn shed_one(&self, busy: SizeClass, supply: &Supply) {
+        let class = self.next_hand();
+        let touched = self.cold(class).touched.load(Ordering::Relaxed);
+        if class != busy && self.entry().wrapping_sub(touched) > IDLE_ENTRIES {
+            self.drain_class(class, supply);
+        }
+    }
+
+    fn drain_class(&self, class: SizeClass, supply: &Supply) {
+        let cold = self.cold(class);
+        let held = slow::held_bytes(cold, class);
+        if held == 0 {
+            return;
+        }
+        match class.shape() {
+            Shape::Split => slow::drain_split(self.hot().split(class), cold, class, supply),
+            _ => slow::drain_stack(self.hot().stack(class), cold, class, supply),
+        }
+        self.let_go(held);
+    }
+
+    /// Gives everything that is cached to central. The record is as good as new afterwards, its counts stay.
+    pub(crate) fn drain(&self, supply: &Supply) {
+        for class in SizeClass::all() {
+            if class.shape() == Shape::Whole {
+                while let Some(block) = self.take_whole(class) {
+                    supply.flush_blocks(class, &[block.as_ptr()]);
+                }
+            } else {
+                self.drain_class(class, supply);
+            }
+        }
+        self.end_leases(supply);
+    }
+}
+
+/// The end of a sampled block.
+pub(crate) fn free_sampled(address: usize, class: SizeClass, supply: &Supply) {
+    if let Err(kind) = supply.sampling.free(address, class, &supply.page_heap) {
+        misuse(kind, address, Some(class.index()), class.bytes());
+    }
+}
+
+/// A block without a thread cache: for threads that are past their end.
+pub(crate) fn alloc_direct(class: SizeClass, supply: &Supply) -> Option<StackBlock> {
+    let (block, zeroed) = supply.allocate_direct(class)?;
+    if class.shape() == Shape::Whole {
+        supply.hand_whole(block.addr().get(), class, Holder::Program);
+    }
+    Some(StackBlock { block, zeroed })
+}
+
+/// Takes a block back without a thread cache.
+pub(crate) fn free_direct(block: NonNull<u8>, class: SizeClass, supply: &Supply) {
+    let address = block.addr().get();
+    if in_sampled_zone(address) && class.shape() != Shape::Whole {
+        return free_sampled(address, class, supply);
+    }
+    if class.shape() == Shape::Whole {
+        supply.hand_whole(address, class, Holder::Us);
+    } else if let Err(kind) = supply.inspect(address, class) {
+        misuse(kind, address, Some(class.index()), class.bytes());
+    }
+    supply.free_direct(class, block);
+}

@@ -1,0 +1,294 @@
+//! Floor 7. A thread's heap record: all its slots, its budget, its counts. Outlives the thread and is adopted by the next.
+//!
+//! The slots' hot halves come first: the fast path reaches them with one constant offset from the thread's only pointer, and a thread
+//! without a record points at nothing but such a part, all zeros (see [`HotSlots`]).
+
+use core::mem::ManuallyDrop;
+use core::ptr::NonNull;
+
+use crate::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::config::{BUDGET_AT_BIRTH_BYTES, BUDGET_EARNED_PER_BYTES, BUDGET_MAX_BYTES, LEASE_BYTES};
+use crate::counters::Counters;
+use crate::size_class::{Shape, SizeClass};
+use crate::slot::{ColdSlot, SlotCounts, SplitSlot, StackSlot};
+use crate::supply::Supply;
+
+const WHOLE_COUNT: usize = SizeClass::COUNT - SizeClass::INLINE_COUNT;
+
+/// The hot half of one class: split for the first classes, a stack for the others.
+#[repr(C)]
+union HotSlot {
+    split: ManuallyDrop<SplitSlot>,
+    stack: ManuallyDrop<StackSlot>,
+}
+
+const _: () = assert!(size_of::<SplitSlot>() == size_of::<StackSlot>());
+
+/// What the fast path works on. All zeros: every array is dry and full, so every operation takes the slow path.
+#[repr(C)]
+pub(crate) struct HotSlots([HotSlot; SizeClass::INLINE_COUNT]);
+
+impl core::fmt::Debug for HotSlots {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("HotSlots").finish_non_exhaustive()
+    }
+}
+
+impl HotSlots {
+    /// The slot of a class with split magazines.
+    #[inline(always)]
+    pub(crate) fn split(&self, class: SizeClass) -> &SplitSlot {
+        debug_assert_eq!(class.shape(), Shape::Split);
+        // SAFETY: the class is one of those that the inlined path serves, so it has a slot.
+        let slot = unsafe { self.0.get_unchecked(class.index()) };
+        // SAFETY: both halves of the union are atomic numbers and pointers of the same size, valid whatever their bits; this class uses
+        // this one.
+        unsafe { &slot.split }
+    }
+
+    /// The slot of a class with a stack.
+    #[inline(always)]
+    pub(crate) fn stack(&self, class: SizeClass) -> &StackSlot {
+        debug_assert_eq!(class.shape(), Shape::Stack);
+        // SAFETY: as in `split`.
+        let slot = unsafe { self.0.get_unchecked(class.index()) };
+        // SAFETY: as in `split`.
+        unsafe { &slot.stack }
+    }
+}
+
+/// A heap without a record: as many zeros as [`HotSlots`] needs, and a name of its own, because its address is what tells why there is no
+/// record. No interior mutability, so it lies in read-only memory and a stray write faults.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct EmptyHeap([u64; size_of::<HotSlots>() / 8]);
+
+impl EmptyHeap {
+    pub(crate) const NEW: Self = Self([0; size_of::<HotSlots>() / 8]);
+
+    /// Is this address one of these?
+    #[inline]
+    pub(crate) fn any_is(heaps: &'static [Self], slots: *const HotSlots) -> bool {
+        slots.addr().wrapping_sub(heaps.as_ptr().addr()) < size_of_val(heaps)
+    }
+
+    /// The address under which the fast path takes it for slots. Only relaxed loads reach it: nothing is stored before the branch.
+    pub(crate) const fn as_slots(&'static self) -> *const HotSlots {
+        (&raw const *self).cast()
+    }
+}
+
+/// Whole blocks that a thread keeps of a class.
+const WHOLE_KEPT: usize = 4;
+
+/// A few blocks that are spans of their own.
+#[derive(Debug)]
+struct WholeSlot {
+    blocks: [AtomicPtr<u8>; WHOLE_KEPT],
+    kept: AtomicUsize,
+    allocations: AtomicU64,
+    frees: AtomicU64,
+}
+
+/// What a record is at the moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum Life {
+    /// A thread has it.
+    Active = 0,
+    /// Its thread has ended; the next one takes it.
+    Pooled = 1,
+    /// A fork left its thread behind. Never touched again; what it held is lost.
+    Orphaned = 2,
+}
+
+/// A thread's heap record.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Record {
+    hot: HotSlots,
+    cold: [ColdSlot; SizeClass::INLINE_COUNT],
+    whole: [WholeSlot; WHOLE_COUNT],
+    pub(crate) counters: Counters,
+    pub(crate) older: AtomicPtr<Record>,
+    pub(crate) pooled_before: AtomicPtr<Record>,
+    /// The owner's [`thread_token`](crate::os::thread_token) and kernel number.
+    pub(crate) owner: AtomicUsize,
+    /// See [`owner`](Self::owner).
+    pub(crate) thread: AtomicU32,
+    /// When it was pooled.
+    pub(crate) pooled_tick: AtomicU32,
+    life: AtomicU8,
+    /// How often the owner went through its destructors.
+    pub(crate) exit_rounds: AtomicU8,
+    /// The class that is asked next to give up what it does not use.
+    hand: AtomicU8,
+    /// Slow entries so far: every so many look at the clock.
+    entries: AtomicU32,
+    /// Bytes that may be cached by depth, or are.
+    held: AtomicUsize,
+    /// Bytes leased from the process beyond what every thread has.
+    leased: AtomicUsize,
+    /// Bytes allocated, as far as the budget cares.
+    earned: AtomicU64,
+}
+
+// Relaxed in the whole file unless said otherwise: the owner is the only writer, and the registry's lock orders changes of owner.
+impl Record {
+    pub(crate) fn hot(&self) -> &HotSlots {
+        &self.hot
+    }
+
+    /// The cold half of a class's slot. The class has one: it is not a whole one.
+    pub(crate) fn cold(&self, class: SizeClass) -> &ColdSlot {
+        &self.cold[class.index()]
+    }
+
+    fn whole(&self, class: SizeClass) -> &WholeSlot {
+        &self.whole[class.index() - SizeClass::INLINE_COUNT]
+    }
+
+    pub(crate) fn life(&self) -> Life {
+        // Acquire: who sees a record pooled or orphaned sees all that its last owner did. Pairs with the Release in `set_life`.
+        match self.life.load(Ordering::Acquire) {
+            0 => Life::Active,
+            1 => Life::Pooled,
+            _ => Life::Orphaned,
+        }
+    }
+
+    pub(crate) fn set_life(&self, life: Life) {
+        // Release: see `life`.
+        self.life.store(life as u8, Ordering::Release);
+    }
+
+    /// Counts of a class. `false`: its thread was at work on them, they may be off by what it moved.
+    pub(crate) fn counts(&self, class: SizeClass) -> (SlotCounts, bool) {
+        match class.shape() {
+            Shape::Split => self.cold(class).split_counts(self.hot.split(class)),
+            Shape::Stack => self.cold(class).stack_counts(self.hot.stack(class)),
+            Shape::Whole => {
+                let slot = self.whole(class);
+                // Acquire: pairs with the Release in `take_whole` and `keep_whole`. Frees first, see `slot`.
+                let frees = slot.frees.load(Ordering::Acquire);
+                let allocations = slot.allocations.load(Ordering::Acquire);
+                let counts = SlotCounts { allocations, frees, cached: slot.kept.load(Ordering::Relaxed) as u64 };
+                (counts, true)
+            }
+        }
+    }
+
+    // ---- budget ----------------------------------------------------------------------------------------------------
+
+    /// See [`slow::Household::holds`](crate::thread_cache::slow::Household::holds).
+    pub(crate) fn hold(&self, bytes: usize) {
+        self.held.store(self.held.load(Ordering::Relaxed) + bytes, Ordering::Relaxed);
+    }
+
+    /// The thread no longer holds these bytes.
+    pub(crate) fn let_go(&self, bytes: usize) {
+        self.held.store(self.held.load(Ordering::Relaxed) - bytes, Ordering::Relaxed);
+    }
+
+    /// Holds `bytes` more if the budget allows: what every thread has, plus what this one has earned and the process can lend.
+    pub(crate) fn may_hold(&self, bytes: usize, supply: &Supply) -> bool {
+        let wanted = self.held.load(Ordering::Relaxed) + bytes;
+        let leased = self.leased.load(Ordering::Relaxed);
+        let has = BUDGET_AT_BIRTH_BYTES + leased;
+        if wanted > has {
+            let earned = (self.earned.load(Ordering::Relaxed) / BUDGET_EARNED_PER_BYTES) as usize;
+            if wanted > (BUDGET_AT_BIRTH_BYTES + earned).min(BUDGET_MAX_BYTES) {
+                return false;
+            }
+            let lease = (wanted - has).next_multiple_of(LEASE_BYTES);
+            if !supply.lend(lease) {
+                return false;
+            }
+            self.leased.store(leased + lease, Ordering::Relaxed);
+        }
+        self.held.store(wanted, Ordering::Relaxed);
+        true
+    }
+
+    /// See [`slow::Household::earn`](crate::thread_cache::slow::Household::earn).
+    pub(crate) fn earn(&self, bytes: usize) {
+        self.earned.store(self.earned.load(Ordering::Relaxed).saturating_add(bytes as u64), Ordering::Relaxed);
+    }
+
+    /// Is some slot in the middle of a change? In the child of a fork: was it, when its thread was left behind?
+    pub(crate) fn is_being_changed(&self) -> bool {
+        self.cold.iter().any(ColdSlot::is_being_changed)
+    }
+
+    /// Is nothing cached, nor allowed to be?
+    pub(crate) fn is_empty(&self) -> bool {
+        self.held.load(Ordering::Relaxed) == 0
+    }
+
+    /// Gives leases back that are not needed for what is held, and begins earning anew.
+    pub(crate) fn end_leases(&self, supply: &Supply) {
+        let needed = self.held.load(Ordering::Relaxed).saturating_sub(BUDGET_AT_BIRTH_BYTES).next_multiple_of(LEASE_BYTES);
+        let leased = self.leased.load(Ordering::Relaxed);
+        if leased > needed {
+            supply.give_back(leased - needed);
+            self.leased.store(needed, Ordering::Relaxed);
+        }
+        self.earned.store(0, Ordering::Relaxed);
+    }
+
+    /// Counts a slow entry; says its number.
+    pub(crate) fn next_entry(&self) -> u32 {
+        let number = self.entries.load(Ordering::Relaxed).wrapping_add(1);
+        self.entries.store(number, Ordering::Relaxed);
+        number
+    }
+
+    /// The number of the present slow entry.
+    pub(crate) fn entry(&self) -> u32 {
+        self.entries.load(Ordering::Relaxed)
+    }
+
+    /// The next class whose turn it is to give up what it does not use.
+    pub(crate) fn next_hand(&self) -> SizeClass {
+        let hand = usize::from(self.hand.load(Ordering::Relaxed));
+        self.hand.store(((hand + 1) % SizeClass::INLINE_COUNT) as u8, Ordering::Relaxed);
+        SizeClass::from_index(hand)
+    }
+
+    // ---- whole blocks ----------------------------------------------------------------------------------------------
+
+    /// Takes a kept block. The address may carry the mark [`ZEROED`](crate::central::ZEROED).
+    pub(crate) fn take_whole(&self, class: SizeClass) -> Option<NonNull<u8>> {
+        let slot = self.whole(class);
+        let kept = slot.kept.load(Ordering::Relaxed).checked_sub(1)?;
+        let block = slot.blocks[kept].load(Ordering::Relaxed);
+        slot.kept.store(kept, Ordering::Relaxed);
+        self.let_go(class.bytes());
+        NonNull::new(block)
+    }
+
+    /// Keeps a block if there is room and budget.
+    pub(crate) fn keep_whole(&self, class: SizeClass, block: NonNull<u8>, supply: &Supply) -> bool {
+        let slot = self.whole(class);
+        let kept = slot.kept.load(Ordering::Relaxed);
+        if kept == WHOLE_KEPT || !self.may_hold(class.bytes(), supply) {
+            return false;
+        }
+        slot.blocks[kept].store(block.as_ptr(), Ordering::Relaxed);
+        slot.kept.store(kept + 1, Ordering::Relaxed);
+        true
+    }
+
+    pub(crate) fn count_whole_allocation(&self, class: SizeClass) {
+        self.earn(class.bytes());
+        let count = &self.whole(class).allocations;
+        // Release: see `counts`.
+        count.store(count.load(Ordering::Relaxed) + 1, Ordering::Release);
+    }
+
+    pub(crate) fn count_whole_free(&self, class: SizeClass) {
+        let count = &self.whole(class).frees;
+        // Release: see `counts`.
+        count.store(count.load(Ordering::Relaxed) + 1, Ordering::Release);
+    }
+}

@@ -1,0 +1,120 @@
+//! Floor 7. The registry: every record there ever was, and those whose threads have ended.
+//!
+//! Records are added and never removed, so a reader walks the list without a lock and cannot meet a record that goes away. A thread
+//! that ends leaves its record, magazines and all, in the *pool*; the next thread that is born takes it over. That makes an end and a
+//! birth a few instructions, and a program with a hundred thousand short threads has as many records as it ever had threads at a
+//! time.
+
+use core::ptr;
+
+use crate::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use crate::sync::{Lock, Rank};
+
+/// What the registry needs of a record: two links. The first is written once, the second under the registry's lock.
+pub(crate) trait Enlisted: Sized + 'static {
+    /// The record that was added before this one.
+    fn older(&self) -> &AtomicPtr<Self>;
+    /// The record that was pooled before this one.
+    fn pooled_before(&self) -> &AtomicPtr<Self>;
+}
+
+/// Every record of a heap.
+pub(crate) struct Registry<R> {
+    newest: AtomicPtr<R>,
+    count: AtomicUsize,
+    /// The record that was pooled last.
+    pool: Lock<*mut R>,
+    pooled: AtomicUsize,
+}
+
+// SAFETY: the registry hands out shared references to records only, which are `Sync`; the pool's pointer is behind a lock.
+unsafe impl<R: Sync> Sync for Registry<R> {}
+// SAFETY: as above.
+unsafe impl<R: Sync> Send for Registry<R> {}
+
+impl<R: Enlisted> Registry<R> {
+    crate::atomic::const_unless_loom! {
+        pub(crate) fn new() -> Self {
+            Self {
+                newest: AtomicPtr::new(ptr::null_mut()),
+                count: AtomicUsize::new(0),
+                pool: Lock::new(Rank::Registry, ptr::null_mut()),
+                pooled: AtomicUsize::new(0),
+            }
+        }
+    }
+
+    /// Adds a record, for good.
+    pub(crate) fn enlist(&self, record: &'static R) {
+        let raw = ptr::from_ref(record).cast_mut();
+        // Relaxed: a first guess.
+        let mut newest = self.newest.load(Ordering::Relaxed);
+        loop {
+            // Relaxed: the exchange publishes it.
+            record.older().store(newest, Ordering::Relaxed);
+            // Release: readers see the record as it is now. Pairs with the Acquire in `records`.
+            let publish = if cfg!(freestone_seeded_bug) { Ordering::Relaxed } else { Ordering::Release };
+            match self.newest.compare_exchange_weak(newest, raw, publish, Ordering::Relaxed) {
+                Ok(_) => break,
+                Err(now) => newest = now,
+            }
+        }
+        // Relaxed: a count.
+        self.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Every record that was enlisted before this call, newest first.
+    pub(crate) fn records(&self) -> impl Iterator<Item = &'static R> {
+        // Acquire: see `enlist`. The chain behind it was published by earlier exchanges on the same word, which this one's release
+        // sequence carries along.
+        let mut next = self.newest.load(Ordering::Acquire);
+        core::iter::from_fn(move || {
+            // SAFETY: null or an enlisted record, which is there for good and published.
+            let record = unsafe { next.as_ref() }?;
+            // Relaxed: written before the record was published.
+            next = record.older().load(Ordering::Relaxed);
+            Some(record)
+        })
+    }
+
+    /// Leaves a record to the next thread that is born. Its owner touches it no more.
+    pub(crate) fn pool(&self, record: &'static R) {
+        let mut pool = self.pool.lock();
+        // Relaxed: the lock orders it.
+        record.pooled_before().store(*pool, Ordering::Relaxed);
+        *pool = ptr::from_ref(record).cast_mut();
+        self.pooled.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes over the record that was pooled last: its memory is the warmest.
+    pub(crate) fn adopt(&self) -> Option<&'static R> {
+        // Relaxed: a look that saves the lock; a record pooled just now is missed, as if we had come earlier.
+        if self.pooled.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let mut pool = self.pool.lock();
+        // SAFETY: null or a pooled record, which is there for good.
+        let record = unsafe { pool.as_ref() }?;
+        *pool = record.pooled_before().load(Ordering::Relaxed);
+        self.pooled.fetch_sub(1, Ordering::Relaxed);
+        Some(record)
+    }
+
+    /// How many records there are.
+    pub(crate) fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// How many of them wait for a thread.
+    pub(crate) fn pooled(&self) -> usize {
+        self.pooled.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn before_fork(&self) {
+        self.pool.before_fork();
+    }
+
+    pub(crate) fn after_fork(&self) {
+        self.pool.after_fork();
+    }
+}

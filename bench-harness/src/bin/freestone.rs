@@ -1,0 +1,25 @@
+//! Subject: Freestone.
+
+use std::hint::black_box;
+use std::process::ExitCode;
+
+use freestone::Freestone;
+
+#[global_allocator]
+static GLOBAL: Freestone = Freestone::new();
+
+/// Freestone counts what it serves.
+fn proof() -> Result<(), String> {
+    let before = freestone::snapshot().allocations;
+    for _ in 0..10 {
+        drop(black_box(Box::new([0_u8; 100])));
+    }
+    match freestone::snapshot().allocations - before {
+        10.. => Ok(()),
+        counted => Err(format!("of 10 boxes it served {counted}")),
+    }
+}
+
+fn main() -> ExitCode {
+    freestone_bench::subject::main("freestone", proof)
+}

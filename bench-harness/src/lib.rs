@@ -1,0 +1,3 @@
+//! The harness of Freestone.
+pub mod subject;
+pub mod workload;

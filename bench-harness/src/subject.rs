@@ -1,0 +1,111 @@
+//! What every subject's binary does: prove which allocator it runs on, run one workload, and say one line of JSON about it.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Mutex;
+
+use serde_json::{Map, Value, json};
+
+use crate::workload::{self, Context};
+
+/// What a workload noted besides its time.
+static NOTES: Mutex<Vec<(&str, u64)>> = Mutex::new(Vec::new());
+
+/// Notes what is resident at this moment, in bytes, under a name.
+pub fn note_resident(name: &'static str) {
+    let resident = Memory::now().resident;
+    NOTES.lock().expect("no note panics").push((name, resident));
+}
+
+/// Ends the process with one sentence: the run counts as failed.
+pub fn fail(sentence: &str) -> ! {
+    eprintln!("{sentence}");
+    std::process::exit(3)
+}
+
+/// What the kernel says of the process, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Memory {
+    /// `VmHWM`: the most that was ever resident. Not `ru_maxrss`, which a child inherits from its parent.
+    pub peak: u64,
+    /// `VmRSS`.
+    pub resident: u64,
+    /// `RssAnon`: of that, what no file backs.
+    pub anonymous: u64,
+}
+
+impl Memory {
+    /// Reads `/proc/self/status` into a buffer on the stack, so that reading costs none of what it measures.
+    #[must_use]
+    pub fn now() -> Self {
+        let mut text = [0_u8; 4096];
+        let length = read_file(c"/proc/self/status", &mut text);
+        let text = std::str::from_utf8(&text[..length]).unwrap_or("");
+        let line = |name: &str| {
+            let rest = text.lines().find_map(|line| line.strip_prefix(name));
+            let kib = rest.and_then(|rest| rest.trim().split(' ').next()).and_then(|number| number.parse::<u64>().ok());
+            kib.unwrap_or(0) * 1024
+        };
+        Self { peak: line("VmHWM:"), resident: line("VmRSS:"), anonymous: line("RssAnon:") }
+    }
+}
+
+fn read_file(path: &std::ffi::CStr, into: &mut [u8]) -> usize {
+    // SAFETY: the path ends with a zero byte.
+    let file = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+    if file < 0 {
+        return 0;
+    }
+    // SAFETY: `into` is writable for its length.
+    let length = unsafe { libc::read(file, into.as_mut_ptr().cast(), into.len()) };
+    // SAFETY: opened above.
+    unsafe { libc::close(file) };
+    usize::try_from(length).unwrap_or(0)
+}
+
+fn faults() -> (i64, i64) {
+    // SAFETY: all zeros is a valid `rusage`.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: `usage` is a valid place to write to.
+    unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) };
+    (usage.ru_minflt, usage.ru_majflt)
+}
+
+/// The main function of a subject. `proof` shows that the named allocator is the one that serves `Box`, or says what it found instead.
+///
+/// Arguments: workload, percent of the full number of operations, folder of the inputs.
+#[must_use]
+pub fn main(name: &str, proof: fn() -> Result<(), String>) -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let workload = arguments.next().unwrap_or_default();
+    let percent = arguments.next().and_then(|percent| percent.parse().ok()).unwrap_or(100);
+    let inputs = PathBuf::from(arguments.next().unwrap_or_default());
+    let Some(workload) = workload::by_name(&workload) else {
+        eprintln!("there is no workload '{workload}'");
+        return ExitCode::from(2);
+    };
+    if let Err(found) = proof() {
+        eprintln!("this binary does not run on {name}: {found}");
+        return ExitCode::from(3);
+    }
+    let outcome = (workload.run)(&Context { percent, inputs });
+    let memory = Memory::now();
+    let (minor_faults, major_faults) = faults();
+    let notes = NOTES.lock().expect("no note panics");
+    let notes: Map<String, Value> = notes.iter().map(|(name, bytes)| ((*name).to_owned(), json!(bytes))).collect();
+    let line = json!({
+        "subject": name,
+        "workload": workload.name,
+        "percent": percent,
+        "operations": outcome.operations,
+        "nanos": u64::try_from(outcome.elapsed.as_nanos()).unwrap_or(u64::MAX),
+        "checksum": format!("{:016x}", outcome.checksum),
+        "peak_rss_bytes": memory.peak,
+        "anonymous_bytes": memory.anonymous,
+        "minor_faults": minor_faults,
+        "major_faults": major_faults,
+        "notes": notes,
+    });
+    println!("{line}");
+    ExitCode::SUCCESS
+}
