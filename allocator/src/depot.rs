@@ -10,7 +10,7 @@ use core::ptr;
 
 use crate::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use crate::config::{DEPOT_EMPTY_SLOTS, DEPOT_SLOTS};
-use crate::magazine::{Header, Magazine, Stack};
+use crate::magazine::{Header, Magazine, Stack, peek_count};
 use crate::sync::{Lock, Rank};
 
 /// Slots that hold a magazine or nothing.
@@ -46,6 +46,12 @@ impl<const COUNT: usize> SwapSlots<COUNT> {
         Err(unsafe { Magazine::from_raw(raw) }.expect("a magazine is not null"))
     }
 
+    /// Blocks in the magazines at this moment.
+    fn blocks(&self) -> usize {
+        // Acquire: the header is written. Pairs with the Release in `put`.
+        self.0.iter().map(|slot| peek_count(slot.load(Ordering::Acquire))).sum()
+    }
+
     #[inline]
     fn take(&self) -> Option<Magazine> {
         for slot in &self.0 {
@@ -67,13 +73,17 @@ impl<const COUNT: usize> SwapSlots<COUNT> {
 /// The full magazines of one class.
 pub(crate) struct Depot {
     slots: SwapSlots<DEPOT_SLOTS>,
-    /// Blocks in all magazines here. Counted before a magazine is put and after it was taken, so never too few.
-    blocks: AtomicUsize,
-    /// Blocks that may be here.
-    bound: AtomicUsize,
     /// Is there anything behind? A look that saves taking the lock.
     shelved: AtomicUsize,
-    shelf: Lock<Stack>,
+    /// Blocks that may be on the shelf.
+    bound: AtomicUsize,
+    shelf: Lock<Shelf>,
+}
+
+/// Magazines behind the slots.
+struct Shelf {
+    stack: Stack,
+    blocks: usize,
 }
 
 impl Depot {
@@ -81,20 +91,16 @@ impl Depot {
         pub(crate) fn new() -> Self {
             Self {
                 slots: SwapSlots::new(),
-                blocks: AtomicUsize::new(0),
-                bound: AtomicUsize::new(0),
                 shelved: AtomicUsize::new(0),
-                shelf: Lock::new(Rank::Depot, Stack::new()),
+                bound: AtomicUsize::new(0),
+                shelf: Lock::new(Rank::Depot, Shelf { stack: Stack::new(), blocks: 0 }),
             }
         }
     }
 
     /// Takes a magazine with blocks.
     pub(crate) fn take(&self) -> Option<Magazine> {
-        let magazine = self.slots.take().or_else(|| self.take_shelved())?;
-        // Relaxed: a count; see its field.
-        self.blocks.fetch_sub(magazine.count(), Ordering::Relaxed);
-        Some(magazine)
+        self.slots.take().or_else(|| self.take_shelved())
     }
 
     fn take_shelved(&self) -> Option<Magazine> {
@@ -103,46 +109,49 @@ impl Depot {
             return None;
         }
         let mut shelf = self.shelf.lock();
-        let magazine = shelf.pop()?;
-        self.shelved.fetch_sub(1, Ordering::Relaxed);
+        let magazine = shelf.stack.pop()?;
+        shelf.blocks -= magazine.count();
+        self.shelved.store(shelf.blocks, Ordering::Relaxed);
         Some(magazine)
     }
 
-    /// Leaves a magazine with blocks, in one of the first `usable` slots or on the shelf. Hands it back when the depot would hold more
+    /// Leaves a magazine with blocks, in one of the first `usable` slots or on the shelf. Hands it back when the shelf would hold more
     /// than its bound.
     pub(crate) fn put(&self, magazine: Magazine, usable: usize) -> Result<(), Magazine> {
-        let count = magazine.count();
-        // Relaxed: counts; see their fields. A bound that is passed for a moment by two threads at once does no harm.
-        if self.blocks.fetch_add(count, Ordering::Relaxed) + count > self.bound.load(Ordering::Relaxed) {
-            self.blocks.fetch_sub(count, Ordering::Relaxed);
+        let magazine = match self.slots.put(magazine, usable) {
+            Ok(()) => return Ok(()),
+            Err(magazine) => magazine,
+        };
+        // Relaxed: an allowance and a look; asked again under the lock, this saves taking it.
+        let bound = self.bound.load(Ordering::Relaxed);
+        if self.shelved.load(Ordering::Relaxed) + magazine.count() > bound {
             return Err(magazine);
         }
-        if let Err(magazine) = self.slots.put(magazine, usable) {
-            let mut shelf = self.shelf.lock();
-            shelf.push(magazine);
-            self.shelved.fetch_add(1, Ordering::Relaxed);
+        let mut shelf = self.shelf.lock();
+        if shelf.blocks + magazine.count() > bound {
+            return Err(magazine);
         }
+        shelf.blocks += magazine.count();
+        shelf.stack.push(magazine);
+        self.shelved.store(shelf.blocks, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Allows `more` blocks.
+    /// Allows `more` blocks on the shelf.
     pub(crate) fn raise_bound(&self, more: usize) {
+        // Relaxed: an allowance orders nothing.
         self.bound.fetch_add(more, Ordering::Relaxed);
     }
 
-    /// Takes back what [`raise_bound`](Self::raise_bound) allowed beyond `least`; says how much.
-    pub(crate) fn lower_bound(&self, least: usize) -> usize {
-        // Relaxed, here and below: an allowance orders nothing. Lost raises would be lent for ever, so this is one operation.
-        self.bound.swap(least, Ordering::Relaxed).saturating_sub(least)
+    /// Takes back all that [`raise_bound`](Self::raise_bound) allowed; says how much it was.
+    pub(crate) fn lower_bound(&self) -> usize {
+        // Relaxed: as above. One operation, so that no allowance is taken back twice.
+        self.bound.swap(0, Ordering::Relaxed)
     }
 
-    pub(crate) fn bound(&self) -> usize {
-        self.bound.load(Ordering::Relaxed)
-    }
-
-    /// Blocks in all magazines here.
+    /// Blocks in all magazines here. Exact when nobody comes or goes.
     pub(crate) fn blocks(&self) -> usize {
-        self.blocks.load(Ordering::Relaxed)
+        self.shelf.lock().blocks + self.slots.blocks()
     }
 
     pub(crate) fn before_fork(&self) {

@@ -79,7 +79,8 @@ impl Default for Freestone {
 unsafe impl GlobalAlloc for Freestone {
     #[inline(always)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if let Some(class) = SizeClass::split(layout.size(), layout.align()) {
+        let (size, align) = (layout.size(), layout.align());
+        if let Some(class) = SizeClass::split(size, align) {
             // SAFETY: the slots are the calling thread's.
             if let Some(block) = unsafe { heap::current().split(class).pop() } {
                 if CHECKED {
@@ -87,9 +88,7 @@ unsafe impl GlobalAlloc for Freestone {
                 }
                 return block.as_ptr();
             }
-            return heap::alloc_split_slow(class, &self.options);
-        }
-        if let Some(class) = SizeClass::stacked(layout.size(), layout.align()) {
+        } else if let Some(class) = SizeClass::stacked(size, align) {
             // SAFETY: the slots are the calling thread's.
             if let Some(taken) = unsafe { heap::current().stack(class).pop() } {
                 if CHECKED {
@@ -97,37 +96,33 @@ unsafe impl GlobalAlloc for Freestone {
                 }
                 return taken.block.as_ptr();
             }
-            return heap::alloc_slow(class, &self.options);
         }
-        alloc_large(layout, &self.options)
+        heap::alloc_slow(size, align, &self.options)
     }
 
     #[inline(always)]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        let (size, align) = (layout.size(), layout.align());
         // SAFETY: `alloc` never hands out null as a block.
         let block = unsafe { NonNull::new_unchecked(block) };
-        if let Some(class) = SizeClass::split(layout.size(), layout.align()) {
-            if CHECKED {
-                heap::check_free(block, class);
-            }
-            // SAFETY: the slots are the calling thread's; the caller gives up a block of this class.
-            if in_sampled_zone(block.addr().get()) || !unsafe { heap::current().split(class).push(block) } {
-                // SAFETY: as above, and the slot did not take it.
-                unsafe { heap::free_split_slow(block, class, &self.options) };
-            }
-        } else if let Some(class) = SizeClass::stacked(layout.size(), layout.align()) {
-            if CHECKED {
-                heap::check_free(block, class);
-            }
-            // SAFETY: the slots are the calling thread's; the caller gives up a block of this class.
-            if in_sampled_zone(block.addr().get()) || !unsafe { heap::current().stack(class).push(block) } {
-                // SAFETY: as above, and the slot did not take it.
-                unsafe { heap::free_slow(block, class, &self.options) };
-            }
-        } else {
-            // SAFETY: handed on to the caller.
-            unsafe { free_large(block, layout, &self.options) };
+        if CHECKED {
+            heap::check_free(block, size, align);
         }
+        if !in_sampled_zone(block.addr().get()) {
+            if let Some(class) = SizeClass::split(size, align) {
+                // SAFETY: the slots are the calling thread's; the caller gives up a block of this class.
+                if unsafe { heap::current().split(class).push(block) } {
+                    return;
+                }
+            } else if let Some(class) = SizeClass::stacked(size, align) {
+                // SAFETY: the slots are the calling thread's; the caller gives up a block of this class.
+                if unsafe { heap::current().stack(class).push(block) } {
+                    return;
+                }
+            }
+        }
+        // SAFETY: the caller gives the block up, and no slot took it.
+        unsafe { heap::free_slow(block, size, align, &self.options) };
     }
 
     #[inline]
@@ -168,39 +163,21 @@ unsafe impl GlobalAlloc for Freestone {
     }
 }
 
-#[inline(never)]
-fn alloc_large(layout: Layout, options: &Options) -> *mut u8 {
-    match heap::alloc_large(layout.size(), layout.align(), Growing::No, options) {
-        Some(LargeBlock { address, .. }) => address.as_ptr(),
-        None => ptr::null_mut(),
-    }
-}
-
-#[inline(never)]
-unsafe fn free_large(block: NonNull<u8>, layout: Layout, options: &Options) {
-    // SAFETY: handed on to the caller.
-    unsafe { heap::free_large(block, layout.size(), layout.align(), options) }
-}
-
 /// Zeroes what is not known to be zero, and nothing else.
 #[inline(never)]
 fn alloc_zeroed_large(layout: Layout, options: &Options) -> *mut u8 {
     let (size, align) = (layout.size(), layout.align());
-    let taken = match SizeClass::stacked(size, align) {
-        Some(class) => {
-            // SAFETY: the slots are the calling thread's.
-            let popped = unsafe { heap::current().stack(class).pop() };
-            match popped {
-                Some(taken) if CHECKED => {
-                    heap::mark_live(taken.block, class);
-                    Some(taken)
-                }
-                Some(taken) => Some(taken),
-                None => heap::alloc_class(class, options),
+    let stacked = SizeClass::stacked(size, align);
+    // SAFETY: the slots are the calling thread's.
+    let popped = stacked.and_then(|class| unsafe { heap::current().stack(class).pop() }.map(|taken| (class, taken)));
+    let taken = match popped {
+        Some((class, taken)) => {
+            if CHECKED {
+                heap::mark_live(taken.block, class);
             }
-            .map(|taken| LargeBlock { address: taken.block, dirty: if taken.zeroed { 0 } else { size } })
+            Some(LargeBlock { address: taken.block, dirty: if taken.zeroed { 0 } else { size } })
         }
-        None => heap::alloc_large(size, align, Growing::No, options),
+        None => heap::alloc_any(size, align, Growing::No, options),
     };
     let Some(LargeBlock { address, dirty }) = taken else { return ptr::null_mut() };
     // SAFETY: a block of at least `size` bytes, not the caller's yet.
@@ -227,7 +204,7 @@ unsafe fn realloc_large(face: &Freestone, block: *mut u8, layout: Layout, new_si
     let Ok(new_layout) = Layout::from_size_align(new_size, align) else { return ptr::null_mut() };
     // What outgrows the classes will probably grow again: it gets room for that.
     let new = if to.is_none() && new_size > old {
-        heap::alloc_large(new_size, align, Growing::Yes, &face.options).map_or(ptr::null_mut(), |new| new.address.as_ptr())
+        heap::alloc_any(new_size, align, Growing::Yes, &face.options).map_or(ptr::null_mut(), |new| new.address.as_ptr())
     } else {
         // SAFETY: not of size zero, which GlobalAlloc forbids for the new size.
         unsafe { face.alloc(new_layout) }

@@ -28,7 +28,6 @@ use crate::os;
 use crate::page_heap::ALIGN_MAX;
 use crate::scavenger::Scavenger;
 use crate::size_class::SizeClass;
-use crate::slot::StackBlock;
 use crate::snapshot::{self, Snapshot};
 use crate::supply::Supply;
 use crate::sync::{Lock, Rank};
@@ -260,86 +259,43 @@ fn current_record() -> Option<&'static Record> {
     (!EmptyHeap::any_is(&EMPTY, slots)).then(|| unsafe { &*slots.cast::<Record>() })
 }
 
-/// A block of a class with split magazines that the fast path did not have. Null: no memory.
+/// A block that the fast path did not have. Null: no memory.
 #[cold]
 #[inline(never)]
-pub(crate) fn alloc_split_slow(class: SizeClass, options: &Options) -> *mut u8 {
-    if let Some(block) = current_record().and_then(|record| record.alloc_quickly(class)) {
-        if CHECKED {
-            mark_live(block, class);
+pub(crate) fn alloc_slow(size: usize, align: usize, options: &Options) -> *mut u8 {
+    if let Some(class) = SizeClass::split(size, align) {
+        if let Some(block) = current_record().and_then(|record| record.alloc_quickly(class)) {
+            if CHECKED {
+                mark_live(block, class);
+            }
+            return block.as_ptr();
         }
-        return block.as_ptr();
     }
-    alloc_slow(class, options)
+    alloc_any(size, align, Growing::No, options).map_or(core::ptr::null_mut(), |block| block.address.as_ptr())
 }
 
-/// A block of a class that the fast path did not have. Null: no memory.
-#[cold]
+/// A block of any size. In the result `dirty` says how many of its bytes are not known to be zero. `None`: no memory.
 #[inline(never)]
-pub(crate) fn alloc_slow(class: SizeClass, options: &Options) -> *mut u8 {
-    alloc_class(class, options).map_or(core::ptr::null_mut(), |taken| taken.block.as_ptr())
-}
-
-/// Takes back a block of a class with split magazines that the fast path had no room for.
-///
-/// # Safety
-///
-/// - As [`free_slow`].
-#[cold]
-#[inline(never)]
-pub(crate) unsafe fn free_split_slow(block: NonNull<u8>, class: SizeClass, options: &Options) {
-    if !current_record().is_some_and(|record| record.free_quickly(block, class)) {
-        // SAFETY: handed on to the caller.
-        unsafe { free_slow(block, class, options) };
-    }
-}
-
-/// As [`alloc_slow`], and says whether the block reads as zero.
-#[cold]
-#[inline(never)]
-pub(crate) fn alloc_class(class: SizeClass, options: &Options) -> Option<StackBlock> {
+pub(crate) fn alloc_any(size: usize, align: usize, growing: Growing, options: &Options) -> Option<LargeBlock> {
+    let class = SizeClass::of(size, align);
     let path = SlowPath::enter(options)?;
-    let taken = match path.record {
-        Some(record) => record.alloc_slow(class, &HEAP.supply),
-        None => alloc_direct(class, &HEAP.supply),
-    };
-    if CHECKED && class.index() < SizeClass::INLINE_COUNT {
-        if let Some(taken) = taken {
-            mark_live(taken.block, class);
+    match class {
+        Some(class) if growing == Growing::No => {
+            let taken = match path.record {
+                Some(record) => record.alloc_slow(class, &HEAP.supply),
+                None => alloc_direct(class, &HEAP.supply),
+            }?;
+            if CHECKED && class.index() < SizeClass::INLINE_COUNT {
+                mark_live(taken.block, class);
+            }
+            Some(LargeBlock { address: taken.block, dirty: if taken.zeroed { 0 } else { class.bytes() } })
         }
-    }
-    taken
-}
-
-/// Takes back a block that the fast path had no room for.
-///
-/// # Safety
-///
-/// - `block` is a live block of the class, and the caller gives it up.
-#[cold]
-#[inline(never)]
-pub(crate) unsafe fn free_slow(block: NonNull<u8>, class: SizeClass, options: &Options) {
-    let Some(path) = SlowPath::enter(options) else {
-        return HEAP.supply.counters().count(Event::Dropped);
-    };
-    match path.record {
-        Some(record) if class.index() < SizeClass::INLINE_COUNT => record.free_slow(block, class, &HEAP.supply),
-        Some(record) => record.free_whole(block, class, &HEAP.supply),
-        None => free_direct(block, class, &HEAP.supply),
+        _ => alloc_large(size, align, growing),
     }
 }
 
-/// A block beyond the inlined classes. In the result `dirty` says how many of its bytes are not known to be zero.
-#[cold]
-#[inline(never)]
-pub(crate) fn alloc_large(size: usize, align: usize, growing: Growing, options: &Options) -> Option<LargeBlock> {
-    if growing == Growing::No {
-        if let Some(class) = SizeClass::of(size, align) {
-            let taken = alloc_class(class, options)?;
-            return Some(LargeBlock { address: taken.block, dirty: if taken.zeroed { 0 } else { class.bytes() } });
-        }
-    }
-    let _path = SlowPath::enter(options)?;
+/// A block beyond the classes.
+fn alloc_large(size: usize, align: usize, growing: Growing) -> Option<LargeBlock> {
     let supply = &HEAP.supply;
     let allocate = || supply.large.allocate(size, align, growing, &supply.page_heap, &supply.meta);
     allocate().or_else(|| {
@@ -352,24 +308,31 @@ pub(crate) fn alloc_large(size: usize, align: usize, growing: Growing, options: 
     })
 }
 
-/// Takes back a block beyond the inlined classes.
+/// Takes back a block that the fast path had no room for, or does not serve.
 ///
 /// # Safety
 ///
 /// - `block` is a live block of this size and alignment, and the caller gives it up.
 #[cold]
 #[inline(never)]
-pub(crate) unsafe fn free_large(block: NonNull<u8>, size: usize, align: usize, options: &Options) {
-    if let Some(class) = SizeClass::of(size, align) {
-        // SAFETY: handed on to the caller.
-        return unsafe { free_slow(block, class, options) };
+pub(crate) unsafe fn free_slow(block: NonNull<u8>, size: usize, align: usize, options: &Options) {
+    if let Some(class) = SizeClass::split(size, align) {
+        if current_record().is_some_and(|record| record.free_quickly(block, class)) {
+            return;
+        }
     }
-    let Some(_path) = SlowPath::enter(options) else {
+    let Some(path) = SlowPath::enter(options) else {
         return HEAP.supply.counters().count(Event::Dropped);
     };
-    let address = block.addr().get();
-    if let Err(kind) = HEAP.supply.large.free(address, &HEAP.supply.page_heap) {
-        misuse(kind, address, None, size);
+    match (SizeClass::of(size, align), path.record) {
+        (Some(class), Some(record)) => record.free_slow(block, class, &HEAP.supply),
+        (Some(class), None) => free_direct(block, class, &HEAP.supply),
+        (None, _) => {
+            let address = block.addr().get();
+            if let Err(kind) = HEAP.supply.large.free(address, &HEAP.supply.page_heap) {
+                misuse(kind, address, None, size);
+            }
+        }
     }
 }
 
@@ -409,18 +372,22 @@ pub(crate) fn mark_live(block: NonNull<u8>, class: SizeClass) {
     }
 }
 
-/// Dies unless the program has this block of this class. Only in builds that check every free.
+/// Dies unless the program has this block and it fits the layout. Only in builds that check every free. Blocks that are spans of their own
+/// and larger ones are checked by every free anyway.
 #[cold]
 #[inline(never)]
-pub(crate) fn check_free(block: NonNull<u8>, class: SizeClass) {
+pub(crate) fn check_free(block: NonNull<u8>, size: usize, align: usize) {
+    let Some(class) = SizeClass::of(size, align).filter(|class| class.index() < SizeClass::INLINE_COUNT) else { return };
     let address = block.addr().get();
     let table = &HEAP.supply.page_heap.table;
-    let inspected = if in_sampled_zone(address) && table.locate(address).is_some() {
-        Ok(())
-    } else {
-        HEAP.supply.inspect(address, class)
-    };
-    if let Err(kind) = inspected {
+    // What lies in the sampled zone is checked there.
+    if in_sampled_zone(address) && table.locate(address).is_some() {
+        // SAFETY: `locate` found it, and the table is there in these builds.
+        let (word, bit) = unsafe { table.live_bit(address) };
+        word.fetch_and(!bit, Ordering::Relaxed);
+        return;
+    }
+    if let Err(kind) = HEAP.supply.inspect(address, class) {
         misuse(kind, address, Some(class.index()), class.bytes());
     }
     // SAFETY: `inspect` found the address in a page that exists, and the table is there in these builds.

@@ -16,7 +16,7 @@
 
 use core::ptr::NonNull;
 
-use crate::atomic::{AtomicPtr, Ordering};
+use crate::atomic::{AtomicPtr, AtomicU16, Ordering};
 use crate::config::{MAGAZINE_BLOCKS_MAX, MAGAZINE_BLOCKS_MIN};
 
 /// Capacities are powers of two between these; so many of them there are.
@@ -29,7 +29,8 @@ pub(crate) struct Header {
     next: AtomicPtr<Header>,
     capacity: u32,
     first: u16,
-    count: u16,
+    /// Atomic because readers of statistics look at it without having the magazine.
+    count: AtomicU16,
 }
 
 const _: () = assert!(size_of::<Header>().is_multiple_of(align_of::<*mut u8>()));
@@ -46,6 +47,14 @@ unsafe impl Send for Magazine {}
 #[inline]
 pub(crate) fn entries_of(raw: *mut Header) -> *mut *mut u8 {
     raw.wrapping_add(1).cast()
+}
+
+/// How many blocks are in a magazine that somebody else may have by now: a number for statistics. Null counts as empty.
+pub(crate) fn peek_count(raw: *mut Header) -> usize {
+    // SAFETY: null, or a header, which stays a header for good.
+    let header = unsafe { raw.as_ref() };
+    // Relaxed: a count that may be old.
+    header.map_or(0, |header| usize::from(header.count.load(Ordering::Relaxed)))
 }
 
 /// Which of the [`CAPACITIES`] this one is.
@@ -70,7 +79,7 @@ impl Magazine {
         debug_assert!((MAGAZINE_BLOCKS_MIN..=MAGAZINE_BLOCKS_MAX).contains(&capacity));
         debug_assert!(capacity.is_power_of_two());
         let header = memory.cast::<Header>();
-        let empty = Header { next: AtomicPtr::default(), capacity: capacity as u32, first: 0, count: 0 };
+        let empty = Header { next: AtomicPtr::default(), capacity: capacity as u32, first: 0, count: AtomicU16::new(0) };
         // SAFETY: the caller gives memory with room for the header and the entries behind it.
         unsafe { header.write(empty) };
         Self(header)
@@ -100,9 +109,10 @@ impl Magazine {
     }
 
     /// Blocks inside, as of when the magazine last left a thread.
+    // Relaxed, here and in `set_range`: the right to the magazine orders it.
     #[inline]
     pub(crate) fn count(&self) -> usize {
-        usize::from(self.header().count)
+        usize::from(self.header().count.load(Ordering::Relaxed))
     }
 
     /// Where the entries begin. The pointer reaches over all of them.
@@ -117,7 +127,7 @@ impl Magazine {
         debug_assert!(first + count <= self.capacity());
         let header = self.header_mut();
         header.first = first as u16;
-        header.count = count as u16;
+        header.count.store(count as u16, Ordering::Relaxed);
     }
 
     /// Where the blocks begin.

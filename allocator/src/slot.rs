@@ -1,24 +1,25 @@
 //! Floor 5. What a thread has of one class: a hot half that the fast path works on, and a cold half for the slow path and for readers.
 //!
 //! ```text
-//!   split (≤ 1 KiB)                                     stack (1–32 KiB)
+//!   split (≤ 1 KiB)                                       stack (1–32 KiB)
 //!
-//!   alloc_base ▶ │block block block│ ·  ·  · │          base ▶ │block block block│ ·  ·  · │
-//!                └── alloc_left ───┘◀ pops                     └──── count ─────┘◀▶ pops and pushes
-//!   free_base  ▶ │ ·  ·  · │block block block│          armed: allocations until the slow path looks in
-//!                └free_room┘◀ pushes
+//!   alloc array │block block block│ ·  ·  · │             base ▶ │block block block│ ·  ·  · │
+//!     alloc_end ▲        alloc_top ▲◀ pops                       └──── count ─────┘◀▶ pops and pushes
+//!   free array  │ ·  ·  · │block block block│             armed: allocations until the slow path looks in
+//!      free_end ▲ free_top ▲◀ pushes
 //! ```
 //!
-//! Split: allocation pops one array, freeing pushes onto the other, each side with one down-counter; the two bases are exchanged when
-//! the alloc array runs dry. What was freed first is allocated first, so an address direction is kept. A stack would return the
-//! hottest block first, which pays once blocks are large, so above 1 KiB there is one.
+//! Split: allocation pops one array, freeing pushes onto the other, both downwards to their ends; the two change places when the alloc
+//! array runs dry. What was freed first is allocated first, so an address direction is kept. A stack would return the hottest block
+//! first, which pays once blocks are large, so above 1 KiB there is one.
 //!
-//! *Counts come for free.* Every allocation lowers a counter that only the slow path raises, so allocations = all that was ever armed − what
-//! is left, exactly and at any moment; the same on the other side. Readers in other threads look at both halves: the counters are stored
+//! *Counts come for free.* Every allocation lowers a pointer that only the slow path raises, so allocations = all that was ever armed − what
+//! is left, exactly and at any moment; the same on the other side. Readers in other threads look at both halves: the pointers are stored
 //! with Release, and the cold half has a sequence number that is odd while the slow path changes both.
 //!
 //! Only the thread that owns the record writes, except where a record changes hands, which a lock orders.
 
+use core::cell::Cell;
 use core::hint;
 use core::ptr::NonNull;
 
@@ -26,14 +27,29 @@ use crate::atomic::{AtomicI64, AtomicPtr, AtomicU16, AtomicU32, AtomicU64, Atomi
 use crate::central::ZEROED;
 use crate::magazine::{Header, Magazine};
 
-/// The hot half of a class with split magazines. All zeros: both sides are dry.
+/// The hot half of a class with split magazines. All zeros: both arrays are at their ends.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct SplitSlot {
-    pub(crate) alloc_left: AtomicUsize,
-    pub(crate) alloc_base: AtomicPtr<*mut u8>,
-    pub(crate) free_room: AtomicUsize,
-    pub(crate) free_base: AtomicPtr<*mut u8>,
+    alloc_top: AtomicPtr<*mut u8>,
+    alloc_end: Owned<*mut *mut u8>,
+    free_top: AtomicPtr<*mut u8>,
+    free_end: Owned<*mut *mut u8>,
+}
+
+/// A field that only the owner of the record touches. Not an atomic, because the compiler compares a plain field with a register in one
+/// instruction, and an atomic one in two.
+#[derive(Debug)]
+#[repr(transparent)]
+struct Owned<T: Copy>(Cell<T>);
+
+// SAFETY: every access is by the thread that owns the record (the `unsafe` functions below say so), and a lock orders changes of owner.
+unsafe impl<T: Copy> Sync for Owned<T> {}
+
+/// Entries between an array's end and its top.
+#[inline]
+fn entries_between(end: *mut *mut u8, top: *mut *mut u8) -> usize {
+    (top.addr() - end.addr()) / size_of::<*mut u8>()
 }
 
 impl SplitSlot {
@@ -45,15 +61,17 @@ impl SplitSlot {
     #[inline(always)]
     pub(crate) unsafe fn pop(&self) -> Option<NonNull<u8>> {
         // Relaxed, here and below: only this thread writes; nothing is stored before the branch, because an empty heap is read-only.
-        let left = self.alloc_left.load(Ordering::Relaxed).checked_sub(1)?;
-        let base = self.alloc_base.load(Ordering::Relaxed);
-        // SAFETY: entries below `alloc_left` exist.
-        let entry = unsafe { base.add(left) };
+        let top = self.alloc_top.load(Ordering::Relaxed);
+        if top == self.alloc_end.0.get() {
+            return None;
+        }
+        // SAFETY: above the end there are entries.
+        let top = unsafe { top.sub(1) };
         // SAFETY: the slow path wrote them.
-        let block = unsafe { entry.read() };
+        let block = unsafe { top.read() };
         // Release: a reader that counts this allocation's later free, wherever it happens, also counts this. Pairs with the Acquire
         // in the counts below.
-        self.alloc_left.store(left, Ordering::Release);
+        self.alloc_top.store(top, Ordering::Release);
         // SAFETY: no block is at address zero; knowing that saves the caller a test.
         unsafe { hint::assert_unchecked(!block.is_null()) };
         NonNull::new(block)
@@ -66,15 +84,31 @@ impl SplitSlot {
     /// - As for [`pop`](Self::pop), and `block` is of this class and nobody uses it.
     #[inline(always)]
     pub(crate) unsafe fn push(&self, block: NonNull<u8>) -> bool {
-        let Some(room) = self.free_room.load(Ordering::Relaxed).checked_sub(1) else { return false };
-        let base = self.free_base.load(Ordering::Relaxed);
-        // SAFETY: entries below `free_room` exist.
-        let entry = unsafe { base.add(room) };
-        // SAFETY: and they are this thread's to write.
-        unsafe { entry.write(block.as_ptr()) };
+        let top = self.free_top.load(Ordering::Relaxed);
+        if top == self.free_end.0.get() {
+            return false;
+        }
+        // SAFETY: above the end there is room.
+        let top = unsafe { top.sub(1) };
+        // SAFETY: and it is this thread's to write.
+        unsafe { top.write(block.as_ptr()) };
         // Release: as in `pop`.
-        self.free_room.store(room, Ordering::Release);
+        self.free_top.store(top, Ordering::Release);
         true
+    }
+
+    /// Blocks that the fast path can still take, and where the lowest of them stands.
+    #[inline]
+    pub(crate) fn alloc_side(&self) -> (*mut *mut u8, usize) {
+        let end = self.alloc_end.0.get();
+        (end, entries_between(end, self.alloc_top.load(Ordering::Relaxed)))
+    }
+
+    /// Room that the fast path can still fill, and where it begins.
+    #[inline]
+    pub(crate) fn free_side(&self) -> (*mut *mut u8, usize) {
+        let end = self.free_end.0.get();
+        (end, entries_between(end, self.free_top.load(Ordering::Relaxed)))
     }
 }
 
@@ -165,7 +199,7 @@ impl StackSlot {
     }
 }
 
-/// The cold half: what the slow path knows, and what turns counters into counts.
+/// The cold half: what the slow path knows, and what turns the hot half into counts.
 #[derive(Debug)]
 pub(crate) struct ColdSlot {
     /// Odd while the slow path changes the slot.
@@ -185,11 +219,13 @@ pub(crate) struct ColdSlot {
     pub(crate) quick_turns: AtomicU16,
     /// Allocations until one is to be sampled, that one included; 0: none is.
     pub(crate) until_sample: AtomicU32,
-    /// All allocations ever armed.
-    pub(crate) armed: AtomicU64,
-    /// Split: all room ever opened in free arrays. Stack: blocks ever supplied less those taken away.
-    pub(crate) supplied: AtomicI64,
-    /// The magazines behind the two bases (a stack has only the first), or null.
+    /// Split: where `alloc_top` would be if nothing had ever been allocated, in bytes. Stack: all allocations ever armed.
+    allocated_from: AtomicU64,
+    /// Split: where `free_top` would be if nothing had ever been freed, in bytes. Stack: unused.
+    freed_from: AtomicU64,
+    /// Blocks ever brought here from the shared rooms, less those taken back there.
+    net: AtomicI64,
+    /// The magazines behind the arrays (a stack has only the first), or null.
     pub(crate) alloc_magazine: AtomicPtr<Header>,
     /// See [`alloc_magazine`](Self::alloc_magazine).
     pub(crate) free_magazine: AtomicPtr<Header>,
@@ -207,9 +243,13 @@ pub(crate) struct SlotCounts {
 /// How often a reader tries to see a slot between two slow paths.
 const READ_ATTEMPTS: u32 = 8;
 
+/// Bytes of an entry.
+const ENTRY_BYTES: u64 = size_of::<*mut u8>() as u64;
+
 // Relaxed where nothing else is said: one writer, and readers are warned by the sequence number.
 impl ColdSlot {
     /// Runs a change of the slot; readers that look meanwhile know that they did.
+    #[inline]
     pub(crate) fn change<R>(&self, change: impl FnOnce(&Self) -> R) -> R {
         let sequence = self.sequence.load(Ordering::Relaxed);
         self.sequence.store(sequence.wrapping_add(1), Ordering::Relaxed);
@@ -247,15 +287,11 @@ impl ColdSlot {
     pub(crate) fn split_counts(&self, hot: &SplitSlot) -> (SlotCounts, bool) {
         self.read(|| {
             // Acquire: see `SplitSlot::pop`. Frees before allocations, so that none is seen without its allocation.
-            let room = hot.free_room.load(Ordering::Acquire) as u64;
-            let left = hot.alloc_left.load(Ordering::Acquire) as u64;
-            let opened = self.supplied.load(Ordering::Relaxed) as u64;
-            let present = u64::from(self.free_capacity.load(Ordering::Relaxed)).wrapping_sub(room);
-            SlotCounts {
-                allocations: self.armed.load(Ordering::Relaxed).wrapping_sub(left),
-                frees: opened.wrapping_sub(room),
-                cached: left.wrapping_add(u64::from(self.hidden.load(Ordering::Relaxed))).wrapping_add(present),
-            }
+            let free_top = hot.free_top.load(Ordering::Acquire).addr() as u64;
+            let frees = self.freed_from.load(Ordering::Relaxed).wrapping_sub(free_top) / ENTRY_BYTES;
+            let alloc_top = hot.alloc_top.load(Ordering::Acquire).addr() as u64;
+            let allocations = self.allocated_from.load(Ordering::Relaxed).wrapping_sub(alloc_top) / ENTRY_BYTES;
+            SlotCounts { allocations, frees, cached: self.cached(allocations, frees) }
         })
     }
 
@@ -264,15 +300,66 @@ impl ColdSlot {
         self.read(|| {
             // Acquire: see `SplitSlot::pop`.
             let state = hot.state.load(Ordering::Acquire);
-            let allocations = self.armed.load(Ordering::Relaxed).wrapping_sub(state / ARMED_ONE);
-            let supplied = self.supplied.load(Ordering::Relaxed) as u64;
+            let allocations = self.allocated_from.load(Ordering::Relaxed).wrapping_sub(state / ARMED_ONE);
             let cached = blocks_of(state);
-            SlotCounts { allocations, frees: allocations.wrapping_add(cached).wrapping_sub(supplied), cached }
+            let frees = allocations.wrapping_add(cached).wrapping_sub(self.net.load(Ordering::Relaxed) as u64);
+            SlotCounts { allocations, frees, cached }
         })
+    }
+
+    /// What came in and was neither allocated nor, having been allocated, is still out.
+    fn cached(&self, allocations: u64, frees: u64) -> u64 {
+        (self.net.load(Ordering::Relaxed) as u64).wrapping_add(frees).wrapping_sub(allocations)
+    }
+
+    /// Makes the `left` entries from `end` on what the fast path takes. The count of allocations stays what it is.
+    #[inline]
+    pub(crate) fn set_alloc_side(&self, hot: &SplitSlot, end: *mut *mut u8, left: usize) {
+        let old = hot.alloc_top.load(Ordering::Relaxed).addr() as u64;
+        let new = end.wrapping_add(left);
+        let allocated_from = self.allocated_from.load(Ordering::Relaxed);
+        self.allocated_from.store(allocated_from.wrapping_sub(old).wrapping_add(new.addr() as u64), Ordering::Relaxed);
+        hot.alloc_end.0.set(end);
+        // Release: as in `SplitSlot::pop`.
+        hot.alloc_top.store(new, Ordering::Release);
+    }
+
+    /// Makes the `room` entries from `end` on what the fast path fills. The count of frees stays what it is.
+    #[inline]
+    pub(crate) fn set_free_side(&self, hot: &SplitSlot, end: *mut *mut u8, room: usize) {
+        let old = hot.free_top.load(Ordering::Relaxed).addr() as u64;
+        let new = end.wrapping_add(room);
+        let freed_from = self.freed_from.load(Ordering::Relaxed);
+        self.freed_from.store(freed_from.wrapping_sub(old).wrapping_add(new.addr() as u64), Ordering::Relaxed);
+        hot.free_end.0.set(end);
+        // Release: as in `SplitSlot::pop`.
+        hot.free_top.store(new, Ordering::Release);
+    }
+
+    /// Makes `armed` allocations what the fast path may make of a stack of `blocks`. The count of allocations stays what it is.
+    pub(crate) fn set_stack(&self, hot: &StackSlot, armed: u64, blocks: u64) {
+        let old = hot.state.load(Ordering::Relaxed) / ARMED_ONE;
+        let allocated_from = self.allocated_from.load(Ordering::Relaxed);
+        self.allocated_from.store(allocated_from.wrapping_sub(old).wrapping_add(armed), Ordering::Relaxed);
+        // Release: as in `SplitSlot::pop`.
+        hot.state.store(armed * ARMED_ONE + blocks, Ordering::Release);
+    }
+
+    /// Blocks came from the shared rooms.
+    #[inline]
+    pub(crate) fn gained(&self, blocks: usize) {
+        self.net.store(self.net.load(Ordering::Relaxed) + blocks as i64, Ordering::Relaxed);
+    }
+
+    /// Blocks went back there.
+    #[inline]
+    pub(crate) fn lost(&self, blocks: usize) {
+        self.net.store(self.net.load(Ordering::Relaxed) - blocks as i64, Ordering::Relaxed);
     }
 
     /// The magazine behind the alloc array or the stack, whose right stays with the slot.
     pub(crate) fn take_alloc_magazine(&self) -> Option<Magazine> {
+        self.alloc_capacity.store(0, Ordering::Relaxed);
         Self::take_magazine(&self.alloc_magazine)
     }
 

@@ -21,7 +21,7 @@ use crate::large::Large;
 use crate::magazine::{CAPACITIES, Magazine, capacity_index};
 use crate::meta::Meta;
 use crate::os;
-use crate::page_heap::PageHeap;
+use crate::page_heap::{PageHeap, Thorough};
 use crate::sampling::Sampling;
 use crate::size_class::{Shape, SizeClass};
 use crate::span::record::Holder;
@@ -141,15 +141,15 @@ impl Supply {
         self.empties[capacity_index(magazine.capacity())].put(magazine);
     }
 
-    /// A magazine with blocks that another thread left.
-    pub(crate) fn take_magazine(&self, class: SizeClass) -> Option<Magazine> {
+    /// A magazine with blocks that another thread left. `counters` are the calling thread's.
+    pub(crate) fn take_magazine(&self, class: SizeClass, counters: &Counters) -> Option<Magazine> {
         let magazine = self.depot(class).take()?;
-        self.counters().count(Event::DepotTake);
+        counters.count_alone(Event::DepotTake);
         Some(magazine)
     }
 
     /// Leaves a magazine with blocks for others: in the depot as long as it may grow, else in central.
-    pub(crate) fn give_magazine(&self, class: SizeClass, magazine: Magazine) {
+    pub(crate) fn give_magazine(&self, class: SizeClass, magazine: Magazine, counters: &Counters) {
         let depot = self.depot(class);
         let usable = (DEPOT_SLOT_BYTES / (MAGAZINE_BLOCKS_MAX * class.bytes())).clamp(1, DEPOT_SLOTS);
         let mut offered = depot.put(magazine, usable);
@@ -163,8 +163,9 @@ impl Supply {
             };
         }
         match offered {
-            Ok(()) => self.counters().count(Event::DepotPut),
+            Ok(()) => counters.count_alone(Event::DepotPut),
             Err(magazine) => {
+                counters.count_alone(Event::Flush);
                 self.central(class).flush(class, magazine, self.ground(), |magazine| self.spare_magazine(magazine));
             }
         }
@@ -172,14 +173,13 @@ impl Supply {
 
     /// Puts blocks into `room`, from its end downwards; says how many. Zero: no memory, even after giving back what lies idle.
     pub(crate) fn refill(&self, class: SizeClass, room: &mut [*mut u8]) -> usize {
-        self.counters().count(Event::Refill);
         let emptied = |magazine| self.spare_magazine(magazine);
         let got = self.central(class).refill(class, room, self.ground(), emptied);
         if got > 0 || room.is_empty() {
             return got;
         }
         self.drain_depots();
-        self.page_heap.release(usize::MAX, u32::MAX / 4, crate::page_heap::Thorough::No);
+        self.page_heap.release(usize::MAX, u32::MAX / 4, Thorough::No);
         self.central(class).refill(class, room, self.ground(), emptied)
     }
 
@@ -200,7 +200,7 @@ impl Supply {
         while let Some(magazine) = depot.take() {
             self.central(class).flush(class, magazine, self.ground(), |magazine| self.spare_magazine(magazine));
         }
-        let returned = depot.lower_bound(0);
+        let returned = depot.lower_bound();
         self.give_back(returned * class.bytes());
     }
 

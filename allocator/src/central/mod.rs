@@ -96,7 +96,6 @@ impl Central {
 
     /// Takes a magazine's blocks back, now or by whoever is busy here. `emptied` gets the magazines that were worked off.
     pub(crate) fn flush(&self, class: SizeClass, magazine: Magazine, ground: Ground<'_>, mut emptied: impl FnMut(Magazine)) {
-        ground.page_heap.counters.count(Event::Flush);
         if class.shape() == Shape::Whole {
             self.flush_whole(class, magazine.blocks(), ground);
             emptied(magazine);
@@ -116,7 +115,6 @@ impl Central {
         ground: Ground<'_>,
         mut emptied: impl FnMut(Magazine),
     ) {
-        ground.page_heap.counters.count(Event::Flush);
         if class.shape() == Shape::Whole {
             return self.flush_whole(class, blocks, ground);
         }

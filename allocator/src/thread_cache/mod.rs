@@ -11,7 +11,7 @@ use core::ptr::NonNull;
 
 use crate::atomic::{AtomicPtr, Ordering};
 use crate::config::IDLE_ENTRIES;
-use crate::counters::Event;
+use crate::counters::{Counters, Event};
 use crate::fatal::misuse;
 use crate::os;
 use crate::size_class::{Shape, SizeClass};
@@ -54,8 +54,8 @@ impl Household for Record {
     }
 
     #[inline]
-    fn count_exchange(&self) {
-        self.counters.count_alone(Event::Exchange);
+    fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     fn entry(&self) -> u32 {
@@ -142,6 +142,9 @@ impl Record {
 
     /// Takes back a block that the fast path had no room for, or that lives in the sampled zone.
     pub(crate) fn free_slow(&self, block: NonNull<u8>, class: SizeClass, supply: &Supply) {
+        if class.shape() == Shape::Whole {
+            return self.free_whole(block, class, supply);
+        }
         let address = block.addr().get();
         if in_sampled_zone(address) {
             return free_sampled(address, class, supply);
@@ -170,6 +173,7 @@ impl Record {
             Some(kept) => kept.as_ptr(),
             None => {
                 let mut room = [core::ptr::null_mut()];
+                self.counters.count_alone(Event::Refill);
                 if supply.refill(class, &mut room) == 0 {
                     return None;
                 }
@@ -183,10 +187,11 @@ impl Record {
     }
 
     /// Takes back a block that is a span of its own. It is checked here and now.
-    pub(crate) fn free_whole(&self, block: NonNull<u8>, class: SizeClass, supply: &Supply) {
+    fn free_whole(&self, block: NonNull<u8>, class: SizeClass, supply: &Supply) {
         supply.hand_whole(block.addr().get(), class, Holder::Us);
         self.count_whole_free(class);
         if !self.keep_whole(class, block, supply) {
+            self.counters.count_alone(Event::Flush);
             supply.flush_blocks(class, &[block.as_ptr()]);
         }
     }
@@ -219,6 +224,7 @@ impl Record {
         if held == 0 {
             return;
         }
+        self.counters.count_alone(Event::Flush);
         match class.shape() {
             Shape::Split => slow::drain_split(self.hot().split(class), cold, class, supply),
             _ => slow::drain_stack(self.hot().stack(class), cold, class, supply),
@@ -242,7 +248,7 @@ impl Record {
 }
 
 /// The end of a sampled block.
-pub(crate) fn free_sampled(address: usize, class: SizeClass, supply: &Supply) {
+fn free_sampled(address: usize, class: SizeClass, supply: &Supply) {
     if let Err(kind) = supply.sampling.free(address, class, &supply.page_heap) {
         misuse(kind, address, Some(class.index()), class.bytes());
     }

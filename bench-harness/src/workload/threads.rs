@@ -1,11 +1,10 @@
 //! Patterns with several threads. An operation is one allocation and one free unless the description says otherwise.
 
 use std::collections::VecDeque;
-use std::hint::black_box;
-use std::ptr;
+use std::mem::MaybeUninit;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
-use std::sync::mpsc::sync_channel;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{TryRecvError, TrySendError, sync_channel};
 use std::thread;
 
 use super::block::Block;
@@ -15,13 +14,13 @@ use super::{Context, Outcome, Rng, Workload, opaque_box, timed};
 pub const WORKLOADS: &[Workload] = &[
     Workload {
         name: "handover",
-        about: "one thread allocates 64 B boxes, another frees them; a ring without locks between them",
+        about: "one thread allocates 64 B boxes and hands them over in batches of 256; another reads and frees them",
         telling: true,
         run: handover,
     },
     Workload {
         name: "channel",
-        about: "the same over a bounded channel of std",
+        about: "the same one by one over a bounded channel of std",
         telling: false,
         run: channel,
     },
@@ -42,77 +41,72 @@ pub const WORKLOADS: &[Workload] = &[
     },
 ];
 
-/// A ring of pointers between one producer and one consumer. The two indices live on lines of their own, and each side keeps a copy of
-/// the other's, so that the ring itself costs little.
-struct Ring {
-    places: Vec<AtomicPtr<[u64; 8]>>,
-    written: Line,
-    read: Line,
-}
+/// How a side waits for the other: spinning, because it is about to come, but looking seldom, because every look takes the line away that
+/// the other is writing; and giving way now and then, because it may have been stopped. Going to sleep would measure the kernel.
+struct Patience(u32);
 
-#[repr(align(128))]
-struct Line(AtomicUsize);
+impl Patience {
+    const LOOKS: u32 = 200;
+    const SPINS_PER_LOOK: u32 = 100;
 
-impl Ring {
-    fn new(places: usize) -> Self {
-        Self {
-            places: (0..places).map(|_| AtomicPtr::new(ptr::null_mut())).collect(),
-            written: Line(AtomicUsize::new(0)),
-            read: Line(AtomicUsize::new(0)),
+    fn new() -> Self {
+        Self(0)
+    }
+
+    fn wait(&mut self) {
+        if self.0 < Self::LOOKS {
+            self.0 += 1;
+            (0..Self::SPINS_PER_LOOK).for_each(|_| std::hint::spin_loop());
+        } else {
+            thread::yield_now();
         }
+    }
+
+    fn end(&mut self) {
+        self.0 = 0;
     }
 }
 
 fn handover(context: &Context) -> Outcome {
-    const PLACES: usize = 4096;
-    let operations = context.scaled(12_000_000) as usize;
-    let ring = Ring::new(PLACES);
+    const BATCH: usize = 256;
+    type Message = Box<[MaybeUninit<u64>; 8]>;
+    let batches = context.scaled(20_000_000).div_ceil(BATCH as u64);
     timed(|| {
+        let (sender, receiver) = sync_channel::<Vec<Message>>(32);
         let sum = thread::scope(|scope| {
-            scope.spawn(|| {
-                let mut read = 0;
-                for index in 0..operations {
-                    while index - read == PLACES {
-                        // Acquire: the consumer is done with the place. Pairs with its Release.
-                        read = ring.read.0.load(Ordering::Acquire);
-                        if index - read == PLACES {
-                            thread::yield_now();
-                        }
+            scope.spawn(move || {
+                let mut patience = Patience::new();
+                for batch in 0..batches {
+                    let mut messages = Vec::with_capacity(BATCH);
+                    for index in 0..BATCH as u64 {
+                        let mut message = opaque_box(Box::new([const { MaybeUninit::uninit() }; 8]));
+                        message[0].write(batch ^ index);
+                        messages.push(message);
                     }
-                    let block = opaque_box(Box::new([index as u64; 8]));
-                    ring.places[index % PLACES].store(Box::into_raw(block), Ordering::Relaxed);
-                    if index % 32 == 31 || index + 1 == operations {
-                        // Release: the blocks are there. Pairs with the consumer's Acquire.
-                        ring.written.0.store(index + 1, Ordering::Release);
+                    while let Err(TrySendError::Full(back)) = sender.try_send(messages) {
+                        messages = back;
+                        patience.wait();
                     }
+                    patience.end();
                 }
             });
-            let consumer = scope.spawn(|| {
-                let mut sum = 0_u64;
-                let mut written = 0;
-                for index in 0..operations {
-                    while index == written {
-                        // Acquire: see the producer.
-                        written = ring.written.0.load(Ordering::Acquire);
-                        if index == written {
-                            thread::yield_now();
+            let mut patience = Patience::new();
+            let mut sum = 0_u64;
+            loop {
+                match receiver.try_recv() {
+                    Ok(messages) => {
+                        patience.end();
+                        for message in messages {
+                            // SAFETY: the producer wrote it.
+                            sum = sum.wrapping_add(unsafe { opaque_box(message)[0].assume_init() });
                         }
                     }
-                    let raw = ring.places[index % PLACES].load(Ordering::Relaxed);
-                    // SAFETY: the producer put a box there, and this is its only taker.
-                    let block = opaque_box(unsafe { Box::from_raw(raw) });
-                    sum = sum.wrapping_mul(31).wrapping_add(block[0]);
-                    drop(block);
-                    if index % 32 == 31 {
-                        // Release: see the producer.
-                        ring.read.0.store(index + 1, Ordering::Release);
-                    }
+                    Err(TryRecvError::Empty) => patience.wait(),
+                    Err(TryRecvError::Disconnected) => break sum,
                 }
-                sum
-            });
-            consumer.join().expect("the consumer does not panic")
+            }
         });
-        (operations as u64, sum)
+        (batches * BATCH as u64, sum)
     })
 }
 
@@ -122,11 +116,28 @@ fn channel(context: &Context) -> Outcome {
         let (sender, receiver) = sync_channel::<Box<[u64; 8]>>(1024);
         let sum = thread::scope(|scope| {
             scope.spawn(move || {
+                let mut patience = Patience::new();
                 for index in 0..operations {
-                    sender.send(opaque_box(Box::new([index; 8]))).expect("the receiver takes them all");
+                    let mut block = opaque_box(Box::new([index; 8]));
+                    while let Err(TrySendError::Full(back)) = sender.try_send(block) {
+                        block = back;
+                        patience.wait();
+                    }
+                    patience.end();
                 }
             });
-            receiver.iter().fold(0_u64, |sum, block| sum.wrapping_mul(31).wrapping_add(opaque_box(block)[3]))
+            let mut patience = Patience::new();
+            let mut sum = 0_u64;
+            loop {
+                match receiver.try_recv() {
+                    Ok(block) => {
+                        sum = sum.wrapping_mul(31).wrapping_add(opaque_box(block)[3]);
+                        patience.end();
+                    }
+                    Err(TryRecvError::Empty) => patience.wait(),
+                    Err(TryRecvError::Disconnected) => break sum,
+                }
+            }
         });
         (operations, sum)
     })
