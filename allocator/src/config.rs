@@ -66,12 +66,12 @@ pub(crate) const STACK_ARMED: usize = 256;
 
 // ---- depot ---------------------------------------------------------------------------------------------------------
 
-/// Swap slots for full magazines, per class.
-pub(crate) const DEPOT_SLOTS: usize = if cfg!(loom) { 1 } else { 4 };
-/// A class uses only as many of its slots as fit into so many bytes, but always one.
+/// Shards of a depot. A power of two; processors share them beyond.
+pub(crate) const DEPOT_SHARDS: usize = if cfg!(loom) { 1 } else { 4 };
+/// Swap slots of a shard.
+pub(crate) const DEPOT_SLOTS: usize = if cfg!(loom) { 1 } else { 2 };
+/// A class uses only as many slots of a shard as fit into so many bytes, but always one.
 pub(crate) const DEPOT_SLOT_BYTES: usize = 32 << 10;
-/// Slots for empty magazines of one capacity.
-pub(crate) const DEPOT_EMPTY_SLOTS: usize = if cfg!(loom) { 1 } else { 8 };
 
 // ---- the seed ------------------------------------------------------------------------------------------------------
 

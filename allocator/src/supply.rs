@@ -15,7 +15,7 @@ use crate::config::{
     STACK_BLOCKS_MIN, STACK_BYTES_TARGET, STACK_FIRST_BYTES,
 };
 use crate::counters::{Counters, Event};
-use crate::depot::{Depot, Empties};
+use crate::depot::Depot;
 use crate::fatal::{Misuse, misuse};
 use crate::large::Large;
 use crate::magazine::{CAPACITIES, Magazine, capacity_index};
@@ -44,7 +44,7 @@ pub(crate) struct Supply {
     seed: Seed,
     centrals: [Central; SizeClass::COUNT],
     depots: [Depot; SizeClass::COUNT],
-    empties: [Empties; CAPACITIES],
+    empties: [Depot; CAPACITIES],
     /// Bytes lent to thread caches and depots.
     lent: AtomicUsize,
     /// Check every exchange, not one in a period.
@@ -89,7 +89,7 @@ impl Supply {
             seed: Seed::new(),
             centrals: [const { Central::new() }; SizeClass::COUNT],
             depots: [const { Depot::new() }; SizeClass::COUNT],
-            empties: [const { Empties::new() }; CAPACITIES],
+            empties: [const { Depot::new() }; CAPACITIES],
             lent: AtomicUsize::new(0),
             check_every_exchange: AtomicBool::new(false),
         }
@@ -128,7 +128,7 @@ impl Supply {
 
     /// A magazine without blocks. `None`: no memory.
     pub(crate) fn empty_magazine(&self, capacity: usize) -> Option<Magazine> {
-        if let Some(magazine) = self.empties[capacity_index(capacity)].take() {
+        if let Some(magazine) = self.empties[capacity_index(capacity)].take(os::processor()) {
             return Some(magazine);
         }
         let memory = self.meta.take(Magazine::bytes(capacity), align_of::<usize>())?;
@@ -137,27 +137,33 @@ impl Supply {
     }
 
     /// Takes back a magazine whose blocks are gone.
-    pub(crate) fn spare_magazine(&self, magazine: Magazine) {
-        self.empties[capacity_index(magazine.capacity())].put(magazine);
+    pub(crate) fn spare_magazine(&self, mut magazine: Magazine) {
+        magazine.set_range(0, 0);
+        let empties = &self.empties[capacity_index(magazine.capacity())];
+        let here = os::processor();
+        // Nothing in them, so no bound holds them off.
+        if empties.put(magazine, here, DEPOT_SLOTS).is_err() {
+            debug_assert!(false, "a magazine without blocks found no place");
+        }
     }
 
     /// A magazine with blocks that another thread left. `counters` are the calling thread's.
     pub(crate) fn take_magazine(&self, class: SizeClass, counters: &Counters) -> Option<Magazine> {
-        let magazine = self.depot(class).take()?;
+        let magazine = self.depot(class).take(os::processor())?;
         counters.count_alone(Event::DepotTake);
         Some(magazine)
     }
 
     /// Leaves a magazine with blocks for others: in the depot as long as it may grow, else in central.
     pub(crate) fn give_magazine(&self, class: SizeClass, magazine: Magazine, counters: &Counters) {
-        let depot = self.depot(class);
+        let (depot, here) = (self.depot(class), os::processor());
         let usable = (DEPOT_SLOT_BYTES / (MAGAZINE_BLOCKS_MAX * class.bytes())).clamp(1, DEPOT_SLOTS);
-        let mut offered = depot.put(magazine, usable);
+        let mut offered = depot.put(magazine, here, usable);
         if let Err(magazine) = offered {
             let more = LEASE_BYTES.div_ceil(class.bytes()).max(magazine.count());
             offered = if self.lend(more * class.bytes()) {
-                depot.raise_bound(more);
-                depot.put(magazine, usable)
+                depot.raise_bound(here, more);
+                depot.put(magazine, here, usable)
             } else {
                 Err(magazine)
             };
@@ -197,10 +203,10 @@ impl Supply {
 
     fn drain_depot(&self, class: SizeClass) {
         let depot = self.depot(class);
-        while let Some(magazine) = depot.take() {
+        while let Some(magazine) = depot.take(0) {
             self.central(class).flush(class, magazine, self.ground(), |magazine| self.spare_magazine(magazine));
         }
-        let returned = depot.lower_bound();
+        let returned = depot.lower_bounds();
         self.give_back(returned * class.bytes());
     }
 
@@ -277,14 +283,14 @@ impl Supply {
         self.centrals.iter().for_each(Central::before_fork);
         self.seed.before_fork();
         self.page_heap.before_fork();
-        self.empties.iter().for_each(Empties::before_fork);
+        self.empties.iter().for_each(Depot::before_fork);
         self.meta.before_fork();
     }
 
     /// Gives them back, on both sides.
     pub(crate) fn after_fork(&self) {
         self.meta.after_fork();
-        self.empties.iter().for_each(Empties::after_fork);
+        self.empties.iter().for_each(Depot::after_fork);
         self.page_heap.after_fork();
         self.seed.after_fork();
         self.centrals.iter().for_each(Central::after_fork);

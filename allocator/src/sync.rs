@@ -23,7 +23,7 @@ pub(crate) enum Rank {
     Scavenger,
     /// The lists of thread records.
     Registry,
-    /// A class's stack of magazines.
+    /// A shelf of magazines.
     Depot,
     /// A class's spans.
     Central,
@@ -35,8 +35,6 @@ pub(crate) enum Rank {
     PageHeap,
     /// The huge slots.
     Huge,
-    /// Magazines without blocks.
-    Empties,
     /// Records for ourselves.
     Meta,
 }

@@ -158,6 +158,13 @@ pub(crate) fn thread_token() -> usize {
     unsafe { libc::__errno_location() }.addr()
 }
 
+/// The processor the calling thread runs on, now or a moment ago. A few nanoseconds.
+#[inline]
+pub(crate) fn processor() -> usize {
+    // SAFETY: always allowed. A kernel that does not know answers −1, which is as good as any number.
+    unsafe { libc::sched_getcpu() as usize }
+}
+
 /// The kernel's number of the calling thread.
 pub(crate) fn thread_id() -> u32 {
     // SAFETY: always allowed.

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use super::{MapError, linux};
 
 pub(crate) use linux::{
-    KeepErrno, abort, at_fork, exit_key, page_bytes, set_exit_value, thread_id, thread_is_gone, thread_token, wait, wake_one,
+    KeepErrno, abort, at_fork, exit_key, page_bytes, processor, set_exit_value, thread_id, thread_is_gone, thread_token, wait, wake_one,
     write_error,
 };
 

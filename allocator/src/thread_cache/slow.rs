@@ -44,17 +44,16 @@ pub(crate) enum Refilled {
 // Relaxed in the whole file: the thread that owns the record is the only writer, and readers are warned by `ColdSlot::change`. The hot
 // counters are stored with Release all the same, for readers that see no change going on.
 
-/// Doubles the depth of a class if the budget allows. Both sides may come to hold as many blocks.
+/// Doubles the depth of a class if the budget allows.
 fn deepen(cold: &ColdSlot, class: SizeClass, household: &impl Household, supply: &Supply) {
     cold.touched.store(household.entry(), Ordering::Relaxed);
     let depth = usize::from(cold.depth.load(Ordering::Relaxed));
-    let sides = if class.shape() == Shape::Split { 2 } else { 1 };
     if depth == 0 {
         // The first few blocks are always granted, or nothing would ever work.
         let first = depth_min(class);
-        household.holds(sides * first * class.bytes());
+        household.holds(first * class.bytes());
         cold.depth.store(first as u16, Ordering::Relaxed);
-    } else if depth < depth_max(class) && household.may_hold(class, sides * depth * class.bytes(), supply) {
+    } else if depth < depth_max(class) && household.may_hold(class, depth * class.bytes(), supply) {
         cold.depth.store(2 * depth as u16, Ordering::Relaxed);
     } else if class.shape() == Shape::Split && !supply.checks_every_exchange() {
         // As deep as it gets for now: the next turns need not look at budgets.
@@ -62,10 +61,10 @@ fn deepen(cold: &ColdSlot, class: SizeClass, household: &impl Household, supply:
     }
 }
 
-/// What a class may hold by its depth. What [`deepen`] told the household.
+/// What a class is booked with in the thread's budget: its depth. Two arrays hold between a quarter and five quarters of that, and up to twice
+/// as much for the moment before a slow entry.
 pub(crate) fn held_bytes(cold: &ColdSlot, class: SizeClass) -> usize {
-    let sides = if class.shape() == Shape::Split { 2 } else { 1 };
-    usize::from(cold.depth.load(Ordering::Relaxed)) * sides * class.bytes()
+    usize::from(cold.depth.load(Ordering::Relaxed)) * class.bytes()
 }
 
 // ---- split ---------------------------------------------------------------------------------------------------------

@@ -1,9 +1,16 @@
-//! A block of memory whose size is known at run time only, straight from the allocator.
+//! Blocks of memory whose size is known at run time only, straight from the allocator: one, or a table of many.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 
 use super::opaque;
+
+/// [`opaque`] for a block: after the test for null, which an allocator may save the program.
+#[inline(always)]
+fn opaque_block(start: NonNull<u8>) -> NonNull<u8> {
+    // SAFETY: the pointer comes back as it was.
+    unsafe { NonNull::new_unchecked(opaque(start.as_ptr())) }
+}
 
 /// A block with its first word written.
 pub(crate) struct Block {
@@ -21,7 +28,8 @@ impl Block {
         // SAFETY: callers ask for at least 8 and far less than `isize::MAX` bytes; 8 is a power of two.
         let layout = unsafe { Layout::from_size_align_unchecked(bytes, 8) };
         // SAFETY: the size is not zero.
-        let Some(start) = NonNull::new(opaque(unsafe { alloc(layout) })) else { handle_alloc_error(layout) };
+        let Some(start) = NonNull::new(unsafe { alloc(layout) }) else { handle_alloc_error(layout) };
+        let start = opaque_block(start);
         // SAFETY: at least 8 bytes, aligned to 8.
         unsafe { start.cast::<u64>().write(word) };
         Self { start, layout }
@@ -62,3 +70,64 @@ impl Drop for Block {
     }
 }
 
+
+/// Many blocks of at most 64 KiB. Addresses and sizes lie apart, ten bytes a block, so that the table takes little of the cache that the
+/// blocks are after.
+pub(crate) struct BlockTable {
+    starts: Vec<NonNull<u8>>,
+    sizes: Vec<u16>,
+}
+
+// SAFETY: blocks are owned memory; where they are freed does not matter.
+unsafe impl Send for BlockTable {}
+
+impl BlockTable {
+    /// Blocks of these sizes, each with its place as its first word.
+    pub(crate) fn new(sizes: impl Iterator<Item = usize>) -> Self {
+        let sizes: Vec<u16> = sizes.map(|size| size as u16).collect();
+        let starts = sizes.iter().enumerate().map(|(place, &size)| Self::allocate(usize::from(size), place as u64)).collect();
+        Self { starts, sizes }
+    }
+
+    #[inline(always)]
+    fn layout(size: usize) -> Layout {
+        // SAFETY: sizes are at least 8 and at most 64 KiB; 8 is a power of two.
+        unsafe { Layout::from_size_align_unchecked(size, 8) }
+    }
+
+    #[inline(always)]
+    fn allocate(size: usize, word: u64) -> NonNull<u8> {
+        let layout = Self::layout(size);
+        // SAFETY: the size is not zero.
+        let Some(start) = NonNull::new(unsafe { alloc(layout) }) else { handle_alloc_error(layout) };
+        let start = opaque_block(start);
+        // SAFETY: at least 8 bytes, aligned to 8.
+        unsafe { start.cast::<u64>().write(word) };
+        start
+    }
+
+    /// Frees the block at a place and puts another one there.
+    #[inline(always)]
+    pub(crate) fn replace(&mut self, place: usize, size: usize, word: u64) {
+        // SAFETY: allocated with this layout, and replaced below.
+        unsafe { dealloc(self.starts[place].as_ptr(), Self::layout(usize::from(self.sizes[place]))) };
+        self.starts[place] = Self::allocate(size, word);
+        self.sizes[place] = size as u16;
+    }
+
+    /// The first word of the block at a place.
+    #[inline(always)]
+    pub(crate) fn word(&self, place: usize) -> u64 {
+        // SAFETY: written by `allocate`.
+        unsafe { self.starts[place].cast::<u64>().read() }
+    }
+}
+
+impl Drop for BlockTable {
+    fn drop(&mut self) {
+        for (start, &size) in self.starts.iter().zip(&self.sizes) {
+            // SAFETY: allocated with this layout.
+            unsafe { dealloc(start.as_ptr(), Self::layout(usize::from(size))) };
+        }
+    }
+}

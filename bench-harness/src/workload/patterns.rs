@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::mem::MaybeUninit;
 use std::time::Duration;
 
-use super::block::Block;
+use super::block::{Block, BlockTable};
 use super::{Context, Outcome, Rng, Workload, opaque_box, timed};
 
 /// The single-threaded patterns, in the order of the table.
@@ -206,27 +206,28 @@ enum Reads {
 }
 
 fn random(context: &Context, live: usize, full: u64, reads: Reads) -> Outcome {
+    const LEAST: usize = 8;
+    const MORE: usize = 1024 - LEAST + 1;
     let operations = context.scaled(full);
-    let mut rng = Rng::new(live as u64);
     let live = if context.percent < 100 { live.min(10_000) } else { live };
-    let mut blocks: Vec<Block> = (0..live).map(|index| Block::new(rng.between(8, 1024), index as u64)).collect();
+    let mut rng = Rng::new(live as u64);
+    let mut blocks = BlockTable::new((0..live).map(|_| LEAST + rng.below(MORE)));
     // A program that has been running for a while, not one that has just filled its memory in order.
     for step in 0..(2 * live as u64).min(operations) {
-        let (place, more) = rng.two_below(live, 1017);
-        blocks[place] = Block::new(8 + more, step);
+        let (place, more) = rng.two_below(live, MORE);
+        blocks.replace(place, LEAST + more, step);
     }
     timed(|| {
         let mut sum = 0_u64;
         for step in 0..operations {
-            let (place, more) = rng.two_below(live, 1017);
-            let place = &mut blocks[place];
+            let (place, more) = rng.two_below(live, MORE);
             if reads == Reads::Yes {
-                sum = sum.wrapping_add(place.word());
+                sum = sum.wrapping_add(blocks.word(place));
             }
-            *place = Block::new(8 + more, step);
+            blocks.replace(place, LEAST + more, step);
         }
-        for block in &blocks {
-            sum = sum.wrapping_mul(31).wrapping_add(block.word());
+        for place in 0..live {
+            sum = sum.wrapping_mul(31).wrapping_add(blocks.word(place));
         }
         (operations, sum)
     })

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{TryRecvError, TrySendError, sync_channel};
 use std::thread;
 
-use super::block::Block;
+use super::block::BlockTable;
 use super::{Context, Outcome, Rng, Workload, opaque_box, timed};
 
 /// The patterns with threads, in the order of the table.
@@ -145,7 +145,7 @@ fn channel(context: &Context) -> Outcome {
 
 /// A set of blocks that wanders from thread to thread.
 struct Set {
-    blocks: Vec<Block>,
+    blocks: BlockTable,
     rng: Rng,
     turns: usize,
     sum: u64,
@@ -157,16 +157,15 @@ impl Set {
 
     fn new(seed: u64, turns: usize) -> Self {
         let mut rng = Rng::new(seed);
-        let blocks = (0..Self::BLOCKS).map(|_| Block::new(rng.between(16, 512), 0)).collect();
+        let blocks = BlockTable::new((0..Self::BLOCKS).map(|_| rng.between(16, 512)));
         Self { blocks, rng, turns, sum: 0 }
     }
 
     fn turn(&mut self) {
         for _ in 0..Self::REPLACED_PER_TURN {
             let (place, more) = self.rng.two_below(Self::BLOCKS, 497);
-            let place = &mut self.blocks[place];
-            self.sum = self.sum.wrapping_add(place.word());
-            *place = Block::new(16 + more, more as u64);
+            self.sum = self.sum.wrapping_add(self.blocks.word(place));
+            self.blocks.replace(place, 16 + more, more as u64);
         }
         self.turns -= 1;
     }
