@@ -10,13 +10,13 @@ pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsiz
 
 /// Makes a constructor `const`, except under loom, whose atomics are registered at run time.
 macro_rules! const_unless_loom {
-    ($(#[$doc:meta])* $visibility:vis fn $name:ident($($argument:ident: $type:ty),* $(,)?) -> $result:ty $body:block) => {
+    ($($(#[$doc:meta])* $visibility:vis fn $name:ident($($argument:ident: $type:ty),* $(,)?) -> $result:ty $body:block)+) => {$(
         $(#[$doc])*
         #[cfg(not(loom))]
         $visibility const fn $name($($argument: $type),*) -> $result $body
         $(#[$doc])*
         #[cfg(loom)]
         $visibility fn $name($($argument: $type),*) -> $result $body
-    };
+    )+};
 }
 pub(crate) use const_unless_loom;

@@ -93,12 +93,12 @@ struct Shard {
 
 impl Shard {
     crate::atomic::const_unless_loom! {
-        fn new() -> Self {
+        fn new(rank: Rank) -> Self {
             Self {
                 slots: SwapSlots::new(),
                 shelved: AtomicUsize::new(0),
                 bound: AtomicUsize::new(0),
-                shelf: Lock::new(Rank::Depot, Shelf { stack: Stack::new(), blocks: 0 }),
+                shelf: Lock::new(rank, Shelf { stack: Stack::new(), blocks: 0 }),
             }
         }
     }
@@ -142,14 +142,26 @@ impl Shard {
 /// processor, or any other number: it only says where to look first.
 pub(crate) struct Depot([Shard; DEPOT_SHARDS]);
 
+macro_rules! shards {
+    ($rank:expr) => {{
+        #[cfg(not(loom))]
+        let shards = [const { Shard::new($rank) }; DEPOT_SHARDS];
+        #[cfg(loom)]
+        let shards = core::array::from_fn(|_| Shard::new($rank));
+        shards
+    }};
+}
+
 impl Depot {
     crate::atomic::const_unless_loom! {
-        pub(crate) fn new() -> Self {
-            #[cfg(not(loom))]
-            let shards = [const { Shard::new() }; DEPOT_SHARDS];
-            #[cfg(loom)]
-            let shards = core::array::from_fn(|_| Shard::new());
-            Self(shards)
+        /// For magazines with blocks, of one class.
+        pub(crate) fn full() -> Self {
+            Self(shards!(Rank::Depot))
+        }
+
+        /// For magazines without blocks, of one capacity. Its locks come last, because magazines are emptied under others.
+        pub(crate) fn empty() -> Self {
+            Self(shards!(Rank::Empties))
         }
     }
 

@@ -15,7 +15,8 @@
 //!
 //! *Counts come for free.* Every allocation lowers a pointer that only the slow path raises, so allocations = all that was ever armed − what
 //! is left, exactly and at any moment; the same on the other side. Readers in other threads look at both halves: the pointers are stored
-//! with Release, and the cold half has a sequence number that is odd while the slow path changes both.
+//! with Release, and the cold half has a sequence number that is odd while the slow path changes both. For that time it also has the
+//! counts as they were before, and they are exact then, because a thread in its slow path neither allocates nor frees.
 //!
 //! Only the thread that owns the record writes, except where a record changes hands, which a lock orders.
 
@@ -23,7 +24,7 @@ use core::cell::Cell;
 use core::hint;
 use core::ptr::NonNull;
 
-use crate::atomic::{AtomicI64, AtomicPtr, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+use crate::atomic::{AtomicI64, AtomicPtr, AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
 use crate::central::ZEROED;
 use crate::magazine::{Header, Magazine};
 
@@ -223,6 +224,10 @@ pub(crate) struct ColdSlot {
     allocated_from: AtomicU64,
     /// Split: where `free_top` would be if nothing had ever been freed, in bytes. Stack: unused.
     freed_from: AtomicU64,
+    /// Allocations and frees as they were when the present change began.
+    allocations_before: AtomicU64,
+    /// See [`allocations_before`](Self::allocations_before).
+    frees_before: AtomicU64,
     /// Blocks ever brought here from the shared rooms, less those taken back there.
     net: AtomicI64,
     /// The magazines behind the arrays (a stack has only the first), or null.
@@ -240,6 +245,15 @@ pub(crate) struct SlotCounts {
     pub(crate) cached: u64,
 }
 
+impl SlotCounts {
+    /// What came in and was neither allocated nor, having been allocated, is still out, is cached.
+    fn new((allocations, frees): (u64, u64), net: i64) -> Self {
+        let cached = (net as u64).wrapping_add(frees).wrapping_sub(allocations) as i64;
+        // Only where the slot changed at every attempt can the three be of different moments.
+        Self { allocations, frees, cached: cached.max(0) as u64 }
+    }
+}
+
 /// How often a reader tries to see a slot between two slow paths.
 const READ_ATTEMPTS: u32 = 8;
 
@@ -248,15 +262,29 @@ const ENTRY_BYTES: u64 = size_of::<*mut u8>() as u64;
 
 // Relaxed where nothing else is said: one writer, and readers are warned by the sequence number.
 impl ColdSlot {
-    /// Runs a change of the slot; readers that look meanwhile know that they did.
+    /// Runs a change of a split slot; readers that look meanwhile take the counts from before.
     #[inline]
-    pub(crate) fn change<R>(&self, change: impl FnOnce(&Self) -> R) -> R {
+    pub(crate) fn change_split<R>(&self, hot: &SplitSlot, change: impl FnOnce(&Self) -> R) -> R {
+        self.change(self.split_totals(hot), change)
+    }
+
+    /// As [`change_split`](Self::change_split).
+    #[inline]
+    pub(crate) fn change_stack<R>(&self, hot: &StackSlot, change: impl FnOnce(&Self) -> R) -> R {
+        self.change(self.stack_totals(hot), change)
+    }
+
+    #[inline]
+    fn change<R>(&self, (allocations, frees): (u64, u64), change: impl FnOnce(&Self) -> R) -> R {
+        self.allocations_before.store(allocations, Ordering::Relaxed);
+        self.frees_before.store(frees, Ordering::Relaxed);
         let sequence = self.sequence.load(Ordering::Relaxed);
-        self.sequence.store(sequence.wrapping_add(1), Ordering::Relaxed);
+        // Release: the counts from before are seen with the odd number. Pairs with the first Acquire in `read`.
+        self.sequence.store(sequence.wrapping_add(1), Ordering::Release);
         // Release fence: no change is seen without the odd number. Pairs with the Acquire fence in `read`.
         fence(Ordering::Release);
         let result = change(self);
-        // Release: the changes are seen with the even number. Pairs with the Acquire in `read`.
+        // Release: the changes are seen with the even number. Pairs with the first Acquire in `read`.
         self.sequence.store(sequence.wrapping_add(2), Ordering::Release);
         result
     }
@@ -265,51 +293,54 @@ impl ColdSlot {
         !self.sequence.load(Ordering::Relaxed).is_multiple_of(2)
     }
 
-    /// Reads through `look`, as often as a change came in between, within bounds. The flag says whether none did.
-    fn read<T>(&self, look: impl Fn() -> T) -> (T, bool) {
-        let mut last = None;
+    /// The totals as `look` sees them in the hot half, or while that is being changed as they were before. The flag says whether that is
+    /// certain; if the slot changed at every attempt, they are those before some change.
+    fn read(&self, look: impl Fn() -> (u64, u64)) -> (SlotCounts, bool) {
+        let before = || (self.allocations_before.load(Ordering::Relaxed), self.frees_before.load(Ordering::Relaxed));
         for _ in 0..READ_ATTEMPTS {
             // Acquire: see `change`.
-            let before = self.sequence.load(Ordering::Acquire);
-            let seen = look();
+            let sequence = self.sequence.load(Ordering::Acquire);
+            let totals = if sequence.is_multiple_of(2) { look() } else { before() };
+            let net = self.net.load(Ordering::Relaxed);
             // Acquire fence: see `change`.
             fence(Ordering::Acquire);
-            if before % 2 == 0 && self.sequence.load(Ordering::Relaxed) == before {
-                return (seen, true);
+            if self.sequence.load(Ordering::Relaxed) == sequence {
+                return (SlotCounts::new(totals, net), true);
             }
-            last = Some(seen);
             hint::spin_loop();
         }
-        (last.unwrap_or_else(look), false)
+        (SlotCounts::new(before(), self.net.load(Ordering::Relaxed)), false)
     }
 
-    /// Counts of a split slot. `false`: a slow path was at work, the counts may be off by what it moved.
+    /// Counts of a split slot. `false`: they may be those of a moment ago.
     pub(crate) fn split_counts(&self, hot: &SplitSlot) -> (SlotCounts, bool) {
-        self.read(|| {
-            // Acquire: see `SplitSlot::pop`. Frees before allocations, so that none is seen without its allocation.
-            let free_top = hot.free_top.load(Ordering::Acquire).addr() as u64;
-            let frees = self.freed_from.load(Ordering::Relaxed).wrapping_sub(free_top) / ENTRY_BYTES;
-            let alloc_top = hot.alloc_top.load(Ordering::Acquire).addr() as u64;
-            let allocations = self.allocated_from.load(Ordering::Relaxed).wrapping_sub(alloc_top) / ENTRY_BYTES;
-            SlotCounts { allocations, frees, cached: self.cached(allocations, frees) }
-        })
+        self.read(|| self.split_totals(hot))
     }
 
     /// Counts of a stack slot, as [`split_counts`](Self::split_counts).
     pub(crate) fn stack_counts(&self, hot: &StackSlot) -> (SlotCounts, bool) {
-        self.read(|| {
-            // Acquire: see `SplitSlot::pop`.
-            let state = hot.state.load(Ordering::Acquire);
-            let allocations = self.allocated_from.load(Ordering::Relaxed).wrapping_sub(state / ARMED_ONE);
-            let cached = blocks_of(state);
-            let frees = allocations.wrapping_add(cached).wrapping_sub(self.net.load(Ordering::Relaxed) as u64);
-            SlotCounts { allocations, frees, cached }
-        })
+        self.read(|| self.stack_totals(hot))
     }
 
-    /// What came in and was neither allocated nor, having been allocated, is still out.
-    fn cached(&self, allocations: u64, frees: u64) -> u64 {
-        (self.net.load(Ordering::Relaxed) as u64).wrapping_add(frees).wrapping_sub(allocations)
+    /// Allocations and frees.
+    #[inline]
+    fn split_totals(&self, hot: &SplitSlot) -> (u64, u64) {
+        // Acquire: see `SplitSlot::pop`. Frees before allocations, so that none is seen without its allocation.
+        let free_top = hot.free_top.load(Ordering::Acquire).addr() as u64;
+        let frees = self.freed_from.load(Ordering::Relaxed).wrapping_sub(free_top) / ENTRY_BYTES;
+        let alloc_top = hot.alloc_top.load(Ordering::Acquire).addr() as u64;
+        let allocations = self.allocated_from.load(Ordering::Relaxed).wrapping_sub(alloc_top) / ENTRY_BYTES;
+        (allocations, frees)
+    }
+
+    /// Allocations and frees.
+    #[inline]
+    fn stack_totals(&self, hot: &StackSlot) -> (u64, u64) {
+        // Acquire: see `SplitSlot::pop`.
+        let state = hot.state.load(Ordering::Acquire);
+        let allocations = self.allocated_from.load(Ordering::Relaxed).wrapping_sub(state / ARMED_ONE);
+        let net = self.net.load(Ordering::Relaxed) as u64;
+        (allocations, allocations.wrapping_add(blocks_of(state)).wrapping_sub(net))
     }
 
     /// Makes the `left` entries from `end` on what the fast path takes. The count of allocations stays what it is.

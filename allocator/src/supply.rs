@@ -88,8 +88,8 @@ impl Supply {
             },
             seed: Seed::new(),
             centrals: [const { Central::new() }; SizeClass::COUNT],
-            depots: [const { Depot::new() }; SizeClass::COUNT],
-            empties: [const { Depot::new() }; CAPACITIES],
+            depots: [const { Depot::full() }; SizeClass::COUNT],
+            empties: [const { Depot::empty() }; CAPACITIES],
             lent: AtomicUsize::new(0),
             check_every_exchange: AtomicBool::new(false),
         }

@@ -35,6 +35,8 @@ pub(crate) enum Rank {
     PageHeap,
     /// The huge slots.
     Huge,
+    /// A shelf of magazines without blocks.
+    Empties,
     /// Records for ourselves.
     Meta,
 }

@@ -276,3 +276,6 @@ pub(crate) fn free_direct(block: NonNull<u8>, class: SizeClass, supply: &Supply)
     }
     supply.free_direct(class, block);
 }
+
+#[cfg(test)]
+mod tests;

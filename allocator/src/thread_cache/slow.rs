@@ -145,7 +145,7 @@ fn resized(old: Option<Magazine>, depth: usize, supply: &Supply) -> Option<Magaz
 
 /// Has the `allocations`-th allocation from now on sampled; 0: none.
 pub(crate) fn sample_after_split(hot: &SplitSlot, cold: &ColdSlot, allocations: u32) {
-    cold.change(|cold| {
+    cold.change_split(hot, |cold| {
         let (base, entries) = disarm(hot, cold);
         cold.until_sample.store(allocations, Ordering::Relaxed);
         arm(hot, cold, base, entries);
@@ -172,7 +172,7 @@ pub(crate) fn turn_quickly(hot: &SplitSlot, cold: &ColdSlot, class: SizeClass, h
     household.counters().count_alone(Event::Exchange);
     let freed = depth - room;
     household.earn(freed * class.bytes());
-    cold.change(|cold| {
+    cold.change_split(hot, |cold| {
         let (dry, full) = (cold.alloc_magazine.load(Ordering::Relaxed), cold.free_magazine.load(Ordering::Relaxed));
         cold.alloc_magazine.store(full, Ordering::Relaxed);
         cold.free_magazine.store(dry, Ordering::Relaxed);
@@ -207,7 +207,7 @@ pub(crate) fn refill_split(
 ) -> Refilled {
     if cold.hidden.load(Ordering::Relaxed) > 0 {
         // The fast path stopped in front of the block that is to be sampled. Uncover the rest.
-        cold.change(|cold| {
+        cold.change_split(hot, |cold| {
             let (base, entries) = disarm(hot, cold);
             cold.until_sample.store(0, Ordering::Relaxed);
             arm(hot, cold, base, entries);
@@ -249,7 +249,7 @@ fn load_freed(hot: &SplitSlot, cold: &ColdSlot, class: SizeClass, household: &im
 
 /// The free array becomes the alloc array, and the other way round.
 fn exchange(hot: &SplitSlot, cold: &ColdSlot, class: SizeClass, household: &impl Household, supply: &Supply) {
-    cold.change(|cold| {
+    cold.change_split(hot, |cold| {
         let dry = cold.take_alloc_magazine();
         load_freed(hot, cold, class, household, supply);
         let room = resized(dry, usize::from(cold.depth.load(Ordering::Relaxed)), supply);
@@ -261,7 +261,7 @@ fn exchange(hot: &SplitSlot, cold: &ColdSlot, class: SizeClass, household: &impl
 /// Fills the dry alloc array from the shared rooms, leaving the free array as it is. `false`: no memory.
 fn replenish(hot: &SplitSlot, cold: &ColdSlot, class: SizeClass, household: &impl Household, supply: &Supply) -> bool {
     if let Some(full) = supply.take_magazine(class, household.counters()) {
-        cold.change(|cold| {
+        cold.change_split(hot, |cold| {
             household.earn(full.count() * class.bytes());
             cold.gained(full.count());
             if let Some(dry) = cold.take_alloc_magazine() {
@@ -271,7 +271,7 @@ fn replenish(hot: &SplitSlot, cold: &ColdSlot, class: SizeClass, household: &imp
         });
         return true;
     }
-    cold.change(|cold| {
+    cold.change_split(hot, |cold| {
         let depth = usize::from(cold.depth.load(Ordering::Relaxed));
         let Some(mut magazine) = resized(cold.take_alloc_magazine(), depth, supply) else { return false };
         // Slow start: as many as there may be by now. Central may give fewer.
@@ -300,7 +300,7 @@ pub(crate) fn make_room_split(
     let capacity = usize::from(cold.free_capacity.load(Ordering::Relaxed));
     let left = hot.alloc_side().1 + usize::from(cold.hidden.load(Ordering::Relaxed));
     let Some(mut room) = supply.empty_magazine(depth.max(capacity)) else { return false };
-    cold.change(|cold| {
+    cold.change_split(hot, |cold| {
         let mut kept = 0;
         if capacity > 0 && left <= capacity / 4 {
             // Both sides are at an end: they change places, and what was left on the one lies at the end of the other. That keeps a
@@ -337,7 +337,7 @@ pub(crate) fn make_room_split(
 
 /// Gives everything of a class to central.
 pub(crate) fn drain_split(hot: &SplitSlot, cold: &ColdSlot, class: SizeClass, supply: &Supply) {
-    cold.change(|cold| {
+    cold.change_split(hot, |cold| {
         let (base, entries) = disarm(hot, cold);
         if let Some(magazine) = cold.take_alloc_magazine() {
             if entries > 0 {
@@ -377,7 +377,7 @@ pub(crate) fn refill_stack(
         } else {
             turn_stack(hot, cold, class, household, supply);
         }
-        cold.change(|cold| arm_stack(hot, cold, class, household, supply));
+        cold.change_stack(hot, |cold| arm_stack(hot, cold, class, household, supply));
         if samples {
             return Refilled::Sample;
         }
@@ -386,7 +386,7 @@ pub(crate) fn refill_stack(
         return Refilled::Ready;
     }
     deepen(cold, class, household, supply);
-    let got = cold.change(|cold| {
+    let got = cold.change_stack(hot, |cold| {
         let depth = usize::from(cold.depth.load(Ordering::Relaxed));
         let Some(mut magazine) = resized(cold.take_alloc_magazine(), depth, supply) else { return 0 };
         let got = match supply.take_magazine(class, household.counters()) {
@@ -457,7 +457,7 @@ fn arm_stack(hot: &StackSlot, cold: &ColdSlot, class: SizeClass, household: &imp
 
 /// As [`sample_after_split`].
 pub(crate) fn sample_after_stack(hot: &StackSlot, cold: &ColdSlot, allocations: u32) {
-    cold.change(|cold| {
+    cold.change_stack(hot, |cold| {
         // What was armed is taken back; the next allocation comes to the slow path, which arms anew.
         cold.set_stack(hot, 0, blocks_of(hot.state.load(Ordering::Relaxed)));
         cold.until_sample.store(allocations, Ordering::Relaxed);
@@ -487,7 +487,7 @@ pub(crate) fn make_room_stack(
     turn_stack(hot, cold, class, household, supply);
     let depth = usize::from(cold.depth.load(Ordering::Relaxed));
     let count = stack_blocks(hot).len();
-    cold.change(|cold| {
+    cold.change_stack(hot, |cold| {
         if depth > count {
             let Some(mut longer) = supply.empty_magazine(depth.max(MAGAZINE_BLOCKS_MIN)) else { return false };
             longer.room()[..count].copy_from_slice(stack_blocks(hot));
@@ -514,7 +514,7 @@ pub(crate) fn make_room_stack(
 
 /// As [`drain_split`].
 pub(crate) fn drain_stack(hot: &StackSlot, cold: &ColdSlot, class: SizeClass, supply: &Supply) {
-    cold.change(|cold| {
+    cold.change_stack(hot, |cold| {
         let blocks = stack_blocks(hot);
         if !blocks.is_empty() {
             supply.flush_blocks(class, blocks);
