@@ -6,7 +6,7 @@ pub(crate) use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsiz
 pub(crate) use core::sync::atomic::{AtomicI64, AtomicU8, AtomicU16, AtomicU64};
 
 #[cfg(loom)]
-pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering, fence};
+pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU16, AtomicU32, AtomicUsize, Ordering, fence};
 
 /// Makes a constructor `const`, except under loom, whose atomics are registered at run time.
 macro_rules! const_unless_loom {

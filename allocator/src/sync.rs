@@ -46,7 +46,7 @@ const HELD: u32 = 1;
 const AWAITED: u32 = 2;
 
 /// Looks at a held lock before sleeping: about 100 ns, several times what a holder needs.
-const SPINS: u32 = if cfg!(loom) { 1 } else { 40 };
+const SPINS: u32 = if cfg!(loom) { 0 } else { 40 };
 
 /// Marks the holder as one that holds only because the process is being copied. Tokens are even.
 const FOR_FORK: usize = 1;

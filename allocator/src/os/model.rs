@@ -1,12 +1,25 @@
-//! Floor 1. What loom's models need of a machine: waiting is yielding, and threads have numbers.
+//! Floor 1. What loom's models need of a machine: sleeping and waking. Every thread counts as the same one; locks only use that for forks.
 
-use loom::sync::atomic::AtomicU32;
+use loom::sync::atomic::{AtomicU32, Ordering};
+use loom::sync::{Condvar, Mutex};
 
-pub(crate) fn wait(_word: &AtomicU32, _expected: u32) {
-    loom::thread::yield_now();
+loom::lazy_static! {
+    static ref SLEEPERS: (Mutex<()>, Condvar) = (Mutex::new(()), Condvar::new());
 }
 
-pub(crate) fn wake_one(_word: &AtomicU32) {}
+pub(crate) fn wait(word: &AtomicU32, expected: u32) {
+    let mut asleep = SLEEPERS.0.lock().expect("no model panics in here");
+    // As a futex does: looks once more when nobody can wake in between. Relaxed: the mutex orders it.
+    if word.load(Ordering::Relaxed) == expected {
+        asleep = SLEEPERS.1.wait(asleep).expect("no model panics in here");
+    }
+    drop(asleep);
+}
+
+pub(crate) fn wake_one(_word: &AtomicU32) {
+    let _awake = SLEEPERS.0.lock().expect("no model panics in here");
+    SLEEPERS.1.notify_all();
+}
 
 pub(crate) fn thread_token() -> usize {
     1
