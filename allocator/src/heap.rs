@@ -467,14 +467,22 @@ fn orphan(record: &Record) {
     record.set_life(Life::Orphaned);
 }
 
-/// What is out and neither live nor in a cache that can still be reached was on its way, or in an orphan.
+/// Makes the accounts of the child close. Threads were stopped between doing a thing and counting it; what is out of central and neither live
+/// nor in a cache that can still be reached was on its way, or in an orphan: it is lost. What is counted as live and is not out any more had
+/// just been freed. The same for pages.
 fn book_losses() {
-    let now = snapshot::take(&HEAP.supply, &HEAP.registry);
+    let supply = &HEAP.supply;
+    let before = snapshot::take(supply, &HEAP.registry);
     for class in SizeClass::all() {
-        let entry = &now.classes[class.index()];
-        let sampled = HEAP.supply.sampling.allocations(class) - HEAP.supply.sampling.frees(class);
+        let entry = &before.classes[class.index()];
+        let sampled = supply.sampling.allocations(class) - supply.sampling.frees(class);
         let known = (entry.live() - sampled) + entry.thread_cached + entry.depot;
-        let lost = HEAP.supply.central(class).out().saturating_sub(known);
-        HEAP.supply.direct.lost[class.index()].store(lost, Ordering::Relaxed);
+        let out = supply.central(class).out();
+        supply.direct.lost[class.index()].store(out.saturating_sub(known), Ordering::Relaxed);
+        supply.direct.frees[class.index()].fetch_add(known.saturating_sub(out), Ordering::Relaxed);
     }
+    let after = snapshot::take(supply, &HEAP.registry);
+    let (known, held) = (after.bytes.reserved(), supply.page_heap.bytes().mapped + supply.metadata_mapped_bytes());
+    supply.direct.lost_pages_bytes.store(held.saturating_sub(known), Ordering::Relaxed);
+    supply.large.freed_bytes.fetch_add(known.saturating_sub(held) as u64, Ordering::Relaxed);
 }

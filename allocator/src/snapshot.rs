@@ -205,7 +205,8 @@ pub(crate) fn take(supply: &Supply, registry: &Registry<Record>) -> Snapshot {
     let mut snapshot = Snapshot::empty();
     let mut cached = 0;
     let mut holes = supply.seed_bytes();
-    let mut lost = 0;
+    // Relaxed: written in the child of a fork, while it has one thread.
+    let mut lost = supply.direct.lost_pages_bytes.load(Ordering::Relaxed);
     for pass in [Pass::Frees, Pass::Allocations] {
         for class in SizeClass::all() {
             snapshot.approximate |= !read_class(class, pass, &mut snapshot.classes[class.index()], supply, registry);
@@ -230,7 +231,7 @@ pub(crate) fn take(supply: &Supply, registry: &Registry<Record>) -> Snapshot {
         // A sampled block has pages of its own.
         let sampled = supply.sampling.allocations(class).saturating_sub(supply.sampling.frees(class)) as usize;
         holes = holes.wrapping_add(sampled * (bytes.next_multiple_of(PAGE_BYTES) - bytes));
-        // Relaxed: written in the child of a fork, while it has one thread.
+        // Relaxed: as above.
         lost += supply.direct.lost[class.index()].load(Ordering::Relaxed) as usize * bytes;
     }
     let large = snapshot.large;

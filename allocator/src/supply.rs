@@ -32,6 +32,8 @@ pub(crate) struct Direct {
     pub(crate) frees: [AtomicU64; SizeClass::COUNT],
     /// In caches of threads that a fork left behind.
     pub(crate) lost: [AtomicU64; SizeClass::COUNT],
+    /// Bytes of pages that were on their way when a fork left their threads behind.
+    pub(crate) lost_pages_bytes: AtomicUsize,
 }
 
 /// The shared rooms of a heap.
@@ -85,6 +87,7 @@ impl Supply {
                 allocations: [const { AtomicU64::new(0) }; SizeClass::COUNT],
                 frees: [const { AtomicU64::new(0) }; SizeClass::COUNT],
                 lost: [const { AtomicU64::new(0) }; SizeClass::COUNT],
+                lost_pages_bytes: AtomicUsize::new(0),
             },
             seed: Seed::new(),
             centrals: [const { Central::new() }; SizeClass::COUNT],
@@ -118,6 +121,11 @@ impl Supply {
 
     pub(crate) fn depot(&self, class: SizeClass) -> &Depot {
         &self.depots[class.index()]
+    }
+
+    /// All that is mapped for ourselves.
+    pub(crate) fn metadata_mapped_bytes(&self) -> usize {
+        self.meta.mapped_bytes() + self.page_heap.bytes().tables
     }
 
     pub(crate) fn seed_bytes(&self) -> usize {

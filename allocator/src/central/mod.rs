@@ -34,8 +34,9 @@ use crate::units::{PAGE_BYTES, PageIndex};
 use combining::Combining;
 use seed::Seed;
 
-/// Bit 0 of an entry in a magazine of a class with a stack: the block's memory reads as zero. Split magazines never hold it.
-pub(crate) const ZEROED: usize = 1;
+/// A mark on an entry in a magazine of a class with a stack or of whole blocks: the block's memory reads as zero. The topmost bit, which no
+/// program's address has; a low bit would hide a free of a misaligned pointer. Split magazines never hold it.
+pub(crate) const ZEROED: usize = 1 << (usize::BITS - 1);
 
 /// What central needs from below.
 #[derive(Clone, Copy)]
