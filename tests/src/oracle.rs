@@ -166,8 +166,7 @@ impl<'a, A: GlobalAlloc> Walker<'a, A> {
         let live = self.take_out();
         let new = self.layout(size_max).size();
         // SAFETY: a live block of this layout; the new size is not zero.
-        let start =
-            unsafe { self.allocator.realloc(std::ptr::with_exposed_provenance_mut(live.start), live.layout, new) };
+        let start = unsafe { self.allocator.realloc(std::ptr::with_exposed_provenance_mut(live.start), live.layout, new) };
         if start.is_null() {
             self.refusals += 1;
             self.check(&live, live.layout.size());

@@ -91,7 +91,12 @@ fn in_every_round_and_order() {
     }
     assert_eq!(ROUNDS.load(Ordering::Relaxed), 600 * 2 * 2 * 4, "two threads a round, two keys, four rounds of destructors");
     let after = settle();
-    assert!(after.live_blocks() <= before.live_blocks() + 10, "{} live blocks became {}", before.live_blocks(), after.live_blocks());
+    assert!(
+        after.live_blocks() <= before.live_blocks() + 10,
+        "{} live blocks became {}",
+        before.live_blocks(),
+        after.live_blocks()
+    );
     // Records of threads that were born in the last round, which nobody tells us the end of, are found and used again.
     assert!(after.thread_records <= 40, "{} records", after.thread_records);
 }

@@ -21,7 +21,11 @@ fn proof() -> Result<(), String> {
     if !unsafe { mi_is_in_heap_region(std::ptr::from_ref(&*block).cast()) } {
         return Err("a boxed block is in none of its heaps".to_owned());
     }
-    if (300..400).contains(&version) || (30000..40000).contains(&version) { Ok(()) } else { Err(format!("this is version {version}")) }
+    if (300..400).contains(&version) || (30000..40000).contains(&version) {
+        Ok(())
+    } else {
+        Err(format!("this is version {version}"))
+    }
 }
 
 fn main() -> ExitCode {

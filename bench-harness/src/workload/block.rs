@@ -70,7 +70,6 @@ impl Drop for Block {
     }
 }
 
-
 /// Many blocks of at most 64 KiB. Addresses and sizes lie apart, ten bytes a block, so that the table takes little of the cache that the
 /// blocks are after.
 pub(crate) struct BlockTable {

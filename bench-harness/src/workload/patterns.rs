@@ -22,12 +22,7 @@ pub const WORKLOADS: &[Workload] = &[
         telling: false,
         run: |context| hot::<512>(context, 20_000_000),
     },
-    Workload {
-        name: "runtime-64",
-        about: "64 B blocks whose size the compiler does not know",
-        telling: false,
-        run: runtime_64,
-    },
+    Workload { name: "runtime-64", about: "64 B blocks whose size the compiler does not know", telling: false, run: runtime_64 },
     Workload {
         name: "batch-100",
         about: "100 boxes of 64 B, then all of them freed, last first and first first in turn",

@@ -18,12 +18,7 @@ pub const WORKLOADS: &[Workload] = &[
         telling: true,
         run: handover,
     },
-    Workload {
-        name: "channel",
-        about: "the same one by one over a bounded channel of std",
-        telling: false,
-        run: channel,
-    },
+    Workload { name: "channel", about: "the same one by one over a bounded channel of std", telling: false, run: channel },
     Workload {
         name: "larson-1",
         about: "sets of 1,000 blocks of 16–512 B, replaced at random; sets wander from thread to thread; 1 thread",
