@@ -481,6 +481,8 @@ fn book_losses() {
         supply.direct.lost[class.index()].store(out.saturating_sub(known), Ordering::Relaxed);
         supply.direct.frees[class.index()].fetch_add(known.saturating_sub(out), Ordering::Relaxed);
     }
+    // A child that forks again books anew what it inherited, with its own.
+    supply.direct.lost_pages_bytes.store(0, Ordering::Relaxed);
     let after = snapshot::take(supply, &HEAP.registry);
     let (known, held) = (after.bytes.reserved(), supply.page_heap.bytes().mapped + supply.metadata_mapped_bytes());
     supply.direct.lost_pages_bytes.store(held.saturating_sub(known), Ordering::Relaxed);
