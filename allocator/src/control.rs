@@ -1,7 +1,6 @@
 //! Floor 10. The face for operators: what can be done to a running heap.
 
 use crate::heap;
-use crate::options::Options;
 use crate::size_class::SizeClass;
 
 /// Gives back to the operating system all memory that no program and no other living thread's cache has; returns how many bytes that was.
@@ -17,7 +16,7 @@ use crate::size_class::SizeClass;
 /// println!("{released} bytes went back, of {before} that were dirty and some that were cached");
 /// ```
 pub fn release_to_os() -> usize {
-    heap::release_all(&Options::DEFAULT)
+    heap::release_all()
 }
 
 /// Has the `allocations`-th allocation of this layout's size class that the calling thread makes from now on served from the sampled
@@ -28,7 +27,7 @@ pub fn release_to_os() -> usize {
 #[doc(hidden)]
 pub fn sample_after(layout: core::alloc::Layout, allocations: u32) -> bool {
     let class = SizeClass::of(layout.size(), layout.align());
-    class.is_some_and(|class| heap::sample_after(class, allocations, &Options::DEFAULT))
+    class.is_some_and(|class| heap::sample_after(class, allocations))
 }
 
 /// Does this address lie in the sampled zone?

@@ -78,17 +78,15 @@ pub(crate) fn misuse(kind: Misuse, address: usize, class: Option<usize>, block_b
     line.die()
 }
 
-/// One of our own invariants does not hold: `what` is a constant sentence, `value` whatever helps to see why.
+/// One of our own invariants does not hold: `what` is a constant sentence.
 #[cold]
 #[inline(never)]
 #[cfg_attr(loom, allow(dead_code))]
-pub(crate) fn broken(what: &'static str, value: usize) -> ! {
+pub(crate) fn broken(what: &'static str) -> ! {
     let mut line = Line::new();
     line.text("broken invariant: ");
     line.text(what);
-    line.text(" (");
-    line.hexadecimal(value);
-    line.text("); this is a bug in freestone, please report it");
+    line.text("; this is a bug in freestone, please report it");
     line.die()
 }
 
@@ -126,10 +124,7 @@ impl Line {
                 break;
             }
         }
-        for index in first..digits.len() {
-            let digit = [digits[index]];
-            self.text(core::str::from_utf8(&digit).unwrap_or("?"));
-        }
+        self.text(core::str::from_utf8(&digits[first..]).unwrap_or("?"));
     }
 
     fn decimal(&mut self, value: usize) {

@@ -97,7 +97,7 @@ unsafe impl GlobalAlloc for Freestone {
                 return taken.block.as_ptr();
             }
         }
-        heap::alloc_slow(size, align, &self.options)
+        heap::alloc_slow(size, align, self.options)
     }
 
     #[inline(always)]
@@ -122,7 +122,7 @@ unsafe impl GlobalAlloc for Freestone {
             }
         }
         // SAFETY: the caller gives the block up, and no slot took it.
-        unsafe { heap::free_slow(block, size, align, &self.options) };
+        unsafe { heap::free_slow(block, size, align, self.options) };
     }
 
     #[inline]
@@ -136,7 +136,7 @@ unsafe impl GlobalAlloc for Freestone {
             }
             return block;
         }
-        alloc_zeroed_large(layout, &self.options)
+        alloc_zeroed_large(layout, self.options)
     }
 
     #[inline]
@@ -165,7 +165,7 @@ unsafe impl GlobalAlloc for Freestone {
 
 /// Zeroes what is not known to be zero, and nothing else.
 #[inline(never)]
-fn alloc_zeroed_large(layout: Layout, options: &Options) -> *mut u8 {
+fn alloc_zeroed_large(layout: Layout, options: Options) -> *mut u8 {
     let (size, align) = (layout.size(), layout.align());
     let stacked = SizeClass::stacked(size, align);
     // SAFETY: the slots are the calling thread's.
@@ -197,14 +197,14 @@ unsafe fn realloc_large(face: &Freestone, block: *mut u8, layout: Layout, new_si
         // SAFETY: the caller's block is not null.
         let block = unsafe { NonNull::new_unchecked(block) };
         // SAFETY: handed on to the caller.
-        if let Some(resized) = unsafe { heap::resize_large(block, old, new_size, align, &face.options) } {
+        if let Some(resized) = unsafe { heap::resize_large(block, old, new_size, align, face.options) } {
             return resized.as_ptr();
         }
     }
     let Ok(new_layout) = Layout::from_size_align(new_size, align) else { return ptr::null_mut() };
     // What outgrows the classes will probably grow again: it gets room for that.
     let new = if to.is_none() && new_size > old {
-        heap::alloc_any(new_size, align, Growing::Yes, &face.options).map_or(ptr::null_mut(), |new| new.address.as_ptr())
+        heap::alloc_any(new_size, align, Growing::Yes, face.options).map_or(ptr::null_mut(), |new| new.address.as_ptr())
     } else {
         // SAFETY: not of size zero, which GlobalAlloc forbids for the new size.
         unsafe { face.alloc(new_layout) }

@@ -21,7 +21,7 @@ use core::ptr::NonNull;
 use crate::atomic::{AtomicBool, AtomicU32, Ordering};
 use crate::config::CHECKED;
 use crate::counters::Event;
-use crate::fatal::{Misuse, misuse};
+use crate::fatal::{Misuse, broken, misuse};
 use crate::large::{Growing, LargeBlock};
 use crate::options::{Check, Complaint, Options};
 use crate::os;
@@ -84,47 +84,46 @@ static HEAP: Heap = Heap {
     reap_at: AtomicU32::new(8),
 };
 
-/// A slow path of the calling thread under way: [`BUSY`] stands in for its slots, and `errno` is kept for the program.
-struct SlowPath {
-    /// The thread's record; `None` for a thread that is gone, or that cannot be born for lack of memory.
-    record: Option<&'static Record>,
-    /// What stands in [`CURRENT`] afterwards.
-    after: *const HotSlots,
-    _errno: os::KeepErrno,
-}
-
-impl SlowPath {
-    /// `None`: one is under way already, further up this stack.
-    #[inline]
-    fn enter(options: &Options) -> Option<Self> {
-        let before = CURRENT.with(Cell::get);
-        if before == BUSY {
-            return None;
-        }
-        let errno = os::KeepErrno::new();
-        set_current(BUSY);
-        let mut after = before;
-        let record = if before == GONE {
-            None
-        } else if before == UNBORN {
-            let record = born(options);
-            after = record.map_or(before, |record| core::ptr::from_ref(record.hot()));
-            record
-        } else {
-            // SAFETY: neither of the empty heaps, so these are the hot slots of a record, which begin it.
-            Some(unsafe { &*before.cast::<Record>() })
-        };
-        Some(Self { record, after, _errno: errno })
+/// Takes a slow path of the calling thread: [`BUSY`] stands in for its slots meanwhile, and `errno` is kept for the program. `work` gets the
+/// thread's record, or `None` if the thread is gone or cannot be born for lack of memory.
+///
+/// `None`: a slow path is under way already, further up this stack.
+#[inline]
+fn slow_path<R>(options: Options, work: impl FnOnce(Option<&'static Record>) -> R) -> Option<R> {
+    let before = CURRENT.with(Cell::get);
+    if before == BUSY {
+        return None;
     }
+    let errno = os::KeepErrno::new();
+    set_current(BUSY);
+    let no_way_out = NoWayOut;
+    let mut after = before;
+    let record = if before == GONE {
+        None
+    } else if before == UNBORN {
+        let record = born(options);
+        after = record.map_or(before, |record| core::ptr::from_ref(record.hot()));
+        record
+    } else {
+        // SAFETY: neither of the empty heaps, so these are the hot slots of a record, which begin it.
+        Some(unsafe { &*before.cast::<Record>() })
+    };
+    let result = work(record);
+    if record.is_none_or(|record| record.next_entry().is_multiple_of(ENTRIES_PER_LOOK)) {
+        HEAP.scavenger.tick_if_due(os::now_ns(), &HEAP.supply, &HEAP.registry);
+    }
+    core::mem::forget(no_way_out);
+    set_current(after);
+    drop(errno);
+    Some(result)
 }
 
-impl Drop for SlowPath {
-    #[inline]
+/// Dropped only when one of our own assertions unwinds: an allocator must not, and the rooms may be half changed.
+struct NoWayOut;
+
+impl Drop for NoWayOut {
     fn drop(&mut self) {
-        if self.record.is_none_or(|record| record.next_entry().is_multiple_of(ENTRIES_PER_LOOK)) {
-            HEAP.scavenger.tick_if_due(os::now_ns(), &HEAP.supply, &HEAP.registry);
-        }
-        set_current(self.after);
+        broken("a slow path panicked");
     }
 }
 
@@ -135,9 +134,8 @@ const ENTRIES_PER_LOOK: u32 = 16;
 
 /// A thread's first operation.
 #[cold]
-fn born(options: &Options) -> Option<&'static Record> {
-    // Acquire: sees the hooks that the starter set. Pairs with the Release in `start`.
-    if !HEAP.started.load(Ordering::Acquire) {
+fn born(options: Options) -> Option<&'static Record> {
+    if !is_started() {
         start(options);
     }
     reap_unnoticed();
@@ -150,15 +148,21 @@ fn born(options: &Options) -> Option<&'static Record> {
     Some(record)
 }
 
+/// Are the options in force? From then on those that a caller hands in are not looked at.
+fn is_started() -> bool {
+    // Acquire: sees the hooks that the starter set. Pairs with the Release in `start`.
+    HEAP.started.load(Ordering::Acquire)
+}
+
 /// The heap's first operation: options and hooks.
 #[cold]
-fn start(options: &Options) {
+fn start(options: Options) {
     let _starting = HEAP.start.lock();
     // Relaxed: the lock orders it.
     if HEAP.started.load(Ordering::Relaxed) {
         return;
     }
-    let mut options = *options;
+    let mut options = options;
     if let Some(text) = os::environment(c"FREESTONE") {
         options.apply(text, complain);
     }
@@ -262,26 +266,24 @@ fn current_record() -> Option<&'static Record> {
 /// A block that the fast path did not have. Null: no memory.
 #[cold]
 #[inline(never)]
-pub(crate) fn alloc_slow(size: usize, align: usize, options: &Options) -> *mut u8 {
-    if let Some(class) = SizeClass::split(size, align) {
-        if let Some(block) = current_record().and_then(|record| record.alloc_quickly(class)) {
-            if CHECKED {
-                mark_live(block, class);
-            }
-            return block.as_ptr();
+pub(crate) fn alloc_slow(size: usize, align: usize, options: Options) -> *mut u8 {
+    if let Some(class) = SizeClass::split(size, align)
+        && let Some(block) = current_record().and_then(|record| record.alloc_quickly(class))
+    {
+        if CHECKED {
+            mark_live(block, class);
         }
+        return block.as_ptr();
     }
     alloc_any(size, align, Growing::No, options).map_or(core::ptr::null_mut(), |block| block.address.as_ptr())
 }
 
 /// A block of any size. In the result `dirty` says how many of its bytes are not known to be zero. `None`: no memory.
 #[inline(never)]
-pub(crate) fn alloc_any(size: usize, align: usize, growing: Growing, options: &Options) -> Option<LargeBlock> {
-    let class = SizeClass::of(size, align);
-    let path = SlowPath::enter(options)?;
-    match class {
+pub(crate) fn alloc_any(size: usize, align: usize, growing: Growing, options: Options) -> Option<LargeBlock> {
+    slow_path(options, |record| match SizeClass::of(size, align) {
         Some(class) if growing == Growing::No => {
-            let taken = match path.record {
+            let taken = match record {
                 Some(record) => record.alloc_slow(class, &HEAP.supply),
                 None => alloc_direct(class, &HEAP.supply),
             }?;
@@ -291,7 +293,7 @@ pub(crate) fn alloc_any(size: usize, align: usize, growing: Growing, options: &O
             Some(LargeBlock { address: taken.block, dirty: if taken.zeroed { 0 } else { class.bytes() } })
         }
         _ => alloc_large(size, align, growing),
-    }
+    })?
 }
 
 /// A block beyond the classes.
@@ -315,16 +317,13 @@ fn alloc_large(size: usize, align: usize, growing: Growing) -> Option<LargeBlock
 /// - `block` is a live block of this size and alignment, and the caller gives it up.
 #[cold]
 #[inline(never)]
-pub(crate) unsafe fn free_slow(block: NonNull<u8>, size: usize, align: usize, options: &Options) {
-    if let Some(class) = SizeClass::split(size, align) {
-        if current_record().is_some_and(|record| record.free_quickly(block, class)) {
-            return;
-        }
+pub(crate) unsafe fn free_slow(block: NonNull<u8>, size: usize, align: usize, options: Options) {
+    if let Some(class) = SizeClass::split(size, align)
+        && current_record().is_some_and(|record| record.free_quickly(block, class))
+    {
+        return;
     }
-    let Some(path) = SlowPath::enter(options) else {
-        return HEAP.supply.counters().count(Event::Dropped);
-    };
-    match (SizeClass::of(size, align), path.record) {
+    let done = slow_path(options, |record| match (SizeClass::of(size, align), record) {
         (Some(class), Some(record)) => record.free_slow(block, class, &HEAP.supply),
         (Some(class), None) => free_direct(block, class, &HEAP.supply),
         (None, _) => {
@@ -333,6 +332,9 @@ pub(crate) unsafe fn free_slow(block: NonNull<u8>, size: usize, align: usize, op
                 misuse(kind, address, None, size);
             }
         }
+    });
+    if done.is_none() {
+        HEAP.supply.counters().count(Event::Dropped);
     }
 }
 
@@ -346,14 +348,13 @@ pub(crate) unsafe fn resize_large(
     old: usize,
     new: usize,
     align: usize,
-    options: &Options,
+    options: Options,
 ) -> Option<NonNull<u8>> {
-    let _path = SlowPath::enter(options)?;
     let address = block.addr().get();
-    match HEAP.supply.large.resize(address, new, align, &HEAP.supply.page_heap, &HEAP.supply.meta) {
+    slow_path(options, |_| match HEAP.supply.large.resize(address, new, align, &HEAP.supply.page_heap, &HEAP.supply.meta) {
         Ok(resized) => resized.map(|block| block.address),
         Err(kind) => misuse(kind, address, None, old),
-    }
+    })?
 }
 
 // ---- checking every free -------------------------------------------------------------------------------------------
@@ -406,19 +407,23 @@ pub(crate) fn take_snapshot() -> Snapshot {
 }
 
 /// See [`crate::control::release_to_os`].
-pub(crate) fn release_all(options: &Options) -> usize {
-    let Some(path) = SlowPath::enter(options) else { return 0 };
-    if let Some(record) = path.record {
-        record.drain(&HEAP.supply);
+pub(crate) fn release_all() -> usize {
+    if !is_started() {
+        return 0;
     }
-    HEAP.scavenger.release_all(&HEAP.supply, &HEAP.registry)
+    let released = slow_path(Options::DEFAULT, |record| {
+        if let Some(record) = record {
+            record.drain(&HEAP.supply);
+        }
+        HEAP.scavenger.release_all(&HEAP.supply, &HEAP.registry)
+    });
+    released.unwrap_or(0)
 }
 
 /// See [`crate::control::sample_after`].
-pub(crate) fn sample_after(class: SizeClass, allocations: u32, options: &Options) -> bool {
-    let Some(path) = SlowPath::enter(options) else { return false };
-    let Some(record) = path.record else { return false };
-    record.sample_after(class, allocations)
+pub(crate) fn sample_after(class: SizeClass, allocations: u32) -> bool {
+    let chosen = is_started().then(|| slow_path(Options::DEFAULT, |record| record?.sample_after(class, allocations).then_some(())));
+    chosen.flatten().flatten().is_some()
 }
 
 // ---- fork ----------------------------------------------------------------------------------------------------------

@@ -158,13 +158,6 @@ impl Large {
         }))
     }
 
-    /// What is wrong with this address as a live large block, if anything is.
-    pub(crate) fn inspect(&self, address: usize, page_heap: &PageHeap) -> Result<(), Misuse> {
-        match run_at(address, page_heap)? {
-            Some(_) => Ok(()),
-            None => page_heap.inspect_huge(address).map_err(misuse_of),
-        }
-    }
 }
 
 const fn misuse_of(not_live: NotLive) -> Misuse {

@@ -1,5 +1,7 @@
 //! Floor 10. Freestone.
 #![cfg_attr(not(test), no_std)]
+// Only `heap` and tests use it; without its prelude nothing here allocates by accident.
+#[allow(unused_extern_crates)]
 extern crate std;
 
 cfg_select! {

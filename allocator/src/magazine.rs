@@ -201,11 +201,6 @@ impl Stack {
         Some(magazine)
     }
 
-    #[inline]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.top.is_null()
-    }
-
     /// Everything a lock-free list of magazines held.
     ///
     /// # Safety
@@ -250,7 +245,7 @@ mod tests {
         while let Some(expected) = made.pop() {
             assert_eq!(stack.pop().map(|magazine| magazine.0), Some(expected));
         }
-        assert!(stack.is_empty());
+        assert!(stack.pop().is_none());
         assert_eq!(stack.pop(), None);
     }
 

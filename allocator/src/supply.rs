@@ -77,6 +77,7 @@ pub(crate) fn depth_max(class: SizeClass) -> usize {
 }
 
 impl Supply {
+    #[allow(clippy::large_stack_arrays, reason = "evaluated at compile time, into a static")]
     pub(crate) const fn new() -> Self {
         Self {
             meta: Meta::new(),

@@ -19,7 +19,7 @@ pub(crate) const STEP_SHIFT: u32 = 21;
 pub(crate) const STEP_PAGES: u32 = (STEP_BYTES / PAGE_BYTES) as u32;
 
 /// log2 of [`WINDOW_BYTES`]: how far a heap may grow. 1 TiB where the kernel gives 47 bits and more to a process, 64 GiB where it
-/// may be 39. ThreadSanitizer leaves programs 1.5 TiB, and unit tests want many windows.
+/// may be 39. `ThreadSanitizer` leaves programs 1.5 TiB, and unit tests want many windows.
 pub(crate) const WINDOW_SHIFT: u32 = if cfg!(any(freestone_tsan, test, target_arch = "aarch64")) { 36 } else { 40 };
 /// Bytes of a window; as a bit of an address it tells the sampled zone from the rest.
 pub(crate) const WINDOW_BYTES: usize = 1 << WINDOW_SHIFT;

@@ -112,15 +112,10 @@ impl Seed {
             return 0;
         }
         let Some(tables) = self.tables() else { return 0 };
-        let run = match cut.heads[class.index()].checked_sub(1) {
-            Some(run) => run,
-            None => match cut.cut(tables, class, room.len()) {
-                Some(run) => run,
-                None => {
-                    self.used_up.store(true, Ordering::Relaxed);
-                    return 0;
-                }
-            },
+        let run = cut.heads[class.index()].checked_sub(1);
+        let Some(run) = run.or_else(|| cut.cut(tables, class, room.len())) else {
+            self.used_up.store(true, Ordering::Relaxed);
+            return 0;
         };
         let start = self.start.load(Ordering::Relaxed);
         cut.pop(tables, start, run, class, room)
@@ -347,6 +342,7 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
+    #[allow(clippy::unnecessary_wraps, reason = "as the seed wants it")]
     fn land() -> Option<usize> {
         let memory = os::map_anywhere(2 * SEED_BYTES).expect("memory is there").addr().get();
         Some(memory.next_multiple_of(crate::units::PAGE_BYTES))

@@ -173,8 +173,11 @@ pub(crate) fn thread_id() -> u32 {
 
 /// Has the thread with this number ended? `false` also when its number was given out again.
 pub(crate) fn thread_is_gone(thread: u32) -> bool {
+    // SAFETY: always allowed.
+    let process = unsafe { libc::getpid() };
     // SAFETY: signal 0 is a question, not a signal.
-    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, 0) != 0 && errno() == libc::ESRCH }
+    let answer = unsafe { libc::syscall(libc::SYS_tgkill, process, thread, 0) };
+    answer != 0 && errno() == libc::ESRCH
 }
 
 /// Says a line on standard error as well as it can: partial writes are continued, errors end it.

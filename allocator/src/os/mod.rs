@@ -20,7 +20,7 @@ use core::ptr::NonNull;
 
 cfg_select! {
     loom => { mod model; use model as system; }
-    test => { mod linux; pub(crate) mod sim; use sim as system; }
+    test => { #[allow(dead_code, reason = "tests run over the simulated system")] mod linux; pub(crate) mod sim; use sim as system; }
     _ => { mod linux; use linux as system; }
 }
 

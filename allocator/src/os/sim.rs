@@ -4,7 +4,7 @@
 //! A test builds a [`World`] and enters it; the threads it starts enter the same one. Outside a world nothing fails.
 
 use core::cell::RefCell;
-use core::ffi::{CStr, c_void};
+use core::ffi::CStr;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::collections::BTreeMap;
@@ -87,10 +87,6 @@ impl World {
 
     pub(crate) fn limit(&self, bytes: usize) {
         self.book(|book| book.limit_bytes = bytes);
-    }
-
-    pub(crate) fn pass(&self, ns: u64) {
-        self.book(|book| book.now_ns += ns);
     }
 
     /// How many calls that can fail were made.
@@ -254,10 +250,3 @@ pub(crate) fn address_space_is_limited() -> bool {
 pub(crate) fn environment(_name: &CStr) -> Option<&'static [u8]> {
     None
 }
-
-/// Keeps the compiler from calling the real hooks unused in tests.
-#[allow(dead_code)]
-const HOOKS: (
-    fn(unsafe extern "C" fn(*mut c_void)) -> Option<u32>,
-    fn(u32, *const c_void) -> bool,
-) = (exit_key, set_exit_value);

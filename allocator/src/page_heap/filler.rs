@@ -194,11 +194,6 @@ impl Filler {
         unsafe { &mut *entry }
     }
 
-    /// What lies behind a step that was added.
-    pub(crate) fn backing(&mut self, step: u32) -> Backing {
-        self.step(step).backing
-    }
-
     /// A step was mapped: all its pages are free and clean.
     pub(crate) fn add(&mut self, step: u32, backing: Backing) {
         debug_assert_ne!(backing, Backing::Unmapped);
@@ -441,11 +436,6 @@ impl Filler {
         self.step(step).clean = PageBits::default();
         self.link(step);
         self.totals.mapped += STEP_PAGES as usize;
-    }
-
-    /// Pages of empty steps, which the next burst would use first.
-    pub(crate) fn has_empty_step(&self) -> bool {
-        self.heads[STEP_PAGES as usize] != 0
     }
 
     /// Asserts every equation of the structure, walking all of it.

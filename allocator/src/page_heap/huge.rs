@@ -181,7 +181,9 @@ impl Slots {
         self.reserve(meta)?;
         let index = self.all().partition_point(|other| other.address < slot.address);
         // SAFETY: `reserve` made room for one more entry behind the last.
-        unsafe { self.slots.add(self.count).write(slot) };
+        let end = unsafe { self.slots.add(self.count) };
+        // SAFETY: as above.
+        unsafe { end.write(slot) };
         self.count += 1;
         self.all_mut()[index..].rotate_right(1);
         Some(index)

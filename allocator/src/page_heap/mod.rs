@@ -566,11 +566,6 @@ impl PageHeap {
         Ok(Some((old.size, HugeBlock { address: os::block(new.address), size, dirty: dirty.min(size) })))
     }
 
-    /// Is this the start of a live huge block?
-    pub(crate) fn inspect_huge(&self, address: usize) -> Result<(), NotLive> {
-        self.huge.lock().live_at(address).map(|_| ())
-    }
-
     /// A busy slot with nothing mapped and room for `size`, unless a warm one could take a copy.
     fn claim_empty_slot(&self, size: usize, align: usize, meta: &Meta) -> Option<Slot> {
         let mut huge = self.huge.lock();

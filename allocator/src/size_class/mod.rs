@@ -178,6 +178,7 @@ fn rounded(size: usize, align: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::fmt::Write;
 
     #[test]
     fn every_size_gets_the_smallest_class_that_holds_it() {
@@ -257,8 +258,9 @@ mod tests {
             let tail = class.span_bytes() - class.bytes() * class.span_blocks() as usize;
             let tail = tail as f64 * 100.0 / class.span_bytes() as f64;
             let worst = (class.bytes() - previous - 1) as f64 * 100.0 / class.bytes() as f64;
-            text += &format!(
-                "{:>5}  {:>7}  {:>10}  {:>6}  {tail:>6.1}  {worst:>13.1}\n",
+            let _ = writeln!(
+                text,
+                "{:>5}  {:>7}  {:>10}  {:>6}  {tail:>6.1}  {worst:>13.1}",
                 class.index(),
                 class.bytes(),
                 class.span_pages(),

@@ -46,7 +46,7 @@ impl Table {
         }
     }
 
-    /// Where the table begins, counted from the region's start. Two zones of pages, so each table is 2^(WINDOW_SHIFT + 1 - 13)
+    /// Where the table begins, counted from the region's start. Two zones of pages, so each table is `2^(WINDOW_SHIFT + 1 - 13)`
     /// entries long; the places are spaced for the largest.
     pub(crate) const fn offset(self) -> usize {
         let place = match self {

@@ -111,12 +111,6 @@ impl PageRecord {
         self.zeroed.load(Ordering::Relaxed) != 0
     }
 
-    /// The block is no longer known to be zero.
-    #[inline]
-    pub(crate) fn touched(&self) {
-        self.zeroed.store(0, Ordering::Relaxed);
-    }
-
     /// Free → part of a span of many blocks, `back` pages behind its first.
     pub(crate) fn begin_blocks(&self, class: SizeClass, back: u32, pages: u32, zeroed: bool) {
         self.class.store(class.index() as u8, Ordering::Relaxed);

@@ -200,10 +200,10 @@ fn the_chosen_allocation_is_sampled_and_no_other() {
                 if allocation % 3 == 0 && allocation != nth {
                     let last = live.len() - 2;
                     let address = live.swap_remove(last);
-                    if !in_sampled_zone(address) {
-                        thread.free(address, class);
-                    } else {
+                    if in_sampled_zone(address) {
                         live.push(address);
+                    } else {
+                        thread.free(address, class);
                     }
                 }
             }
