@@ -1,4 +1,77 @@
-//! Floor 10. Freestone.
+//! Floor 10. Freestone: a global allocator cut from mmap'd pages, with thread caches in front and exact numbers inside.
+//!
+//! ```
+//! use freestone::Freestone;
+//!
+//! #[global_allocator]
+//! static GLOBAL: Freestone = Freestone::new();
+//!
+//! let words: Vec<String> = "so much and no more".split(' ').map(str::to_owned).collect();
+//! let heap = freestone::snapshot();
+//! assert!(heap.live_blocks() > words.len() as u64);
+//! ```
+//!
+//! [`Freestone`] is what a program registers, [`snapshot`] what it reads, [`control`] what it may ask for. The rest of this page is a
+//! tour of the house, for who wants to know what happens behind these three doors, or to change it.
+//!
+//! # The cast
+//!
+//! A program gets **blocks**. A block belongs to a **size class** (8, 16, 24 … 256 KiB) or has pages of its own. Blocks of a class are
+//! cut from a **span**, a run of 8 KiB **pages**; spans are packed into **steps** of 2 MiB; steps are mapped one after the other into the
+//! **window**, a stretch of address space. Free blocks travel in **magazines**, arrays of up to 128 pointers. Nothing is ever
+//! written into a free block, and no block has an owner: whichever thread frees it keeps it for its own next allocation.
+//!
+//! # One allocation
+//!
+//! `Box::new([0_u64; 8])` asks for 64 bytes. The layout is a constant, so the class is one too.
+//!
+//! 1. **Thread cache.** One thread-local word says where the thread's slots are; the slot of the class points into the *alloc array*. Is the
+//!    array not used up, the block is its next entry: eight instructions, and we are done (`slot`).
+//! 2. Used up: the thread's *free array*, into which it has been freeing, takes its place. A dozen instructions, once per array
+//!    (`thread_cache`).
+//! 3. Nothing there either: a full magazine from the **depot**, where threads that free leave what threads that allocate need. One
+//!    atomic exchange (`depot`).
+//! 4. Nothing there: **central** has the spans of the class, and takes free blocks from the fullest one, lowest address first, so that the
+//!    others may run empty (`central`). A program that is still small gets its blocks from the **seed** instead, 128 KiB in which
+//!    the classes lie side by side.
+//! 5. No span has any: the **page heap** cuts a new one out of the fullest step that has room (`page_heap`).
+//! 6. No step has room: the **system** maps the next one (`os`), small pages at first, huge pages once the heap is large or in a hurry.
+//!
+//! # One free
+//!
+//! `drop` brings the 64 bytes back, with their layout.
+//!
+//! 1. One bit of the address says whether the block was *sampled*; it was not. The class is a constant again. Has the free array room, the
+//!    block is its next entry: nine instructions.
+//! 2. Full: the two arrays change places if the other one is used up. Now and then the array is checked on this occasion.
+//! 3. Else the full magazine goes to the depot, and an empty one comes back.
+//! 4. The depot holds what it may: the blocks go to central, which finds their spans through a flat table, checks each one (a start of a block?
+//!    of this class? not free already?) and sets its bit.
+//! 5. A span whose blocks are all back goes to the page heap, which joins it with its neighbours.
+//! 6. Pages that stay free longer than the recent past explains are given back to the system (`scavenger`).
+//!
+//! Both walks only go down, and enter each room once.
+//!
+//! # Floors
+//!
+//! A file imports only from floors below its own; the first line of each says which that is, and a test holds everybody to it.
+//!
+//! ```text
+//!  10  lib · global_alloc (face for programs) · control (face for operators)
+//!   9  heap: the statics, a thread's birth and death, fork
+//!   8  scavenger · snapshot
+//!   7  thread_cache: fast and slow paths, records, their registry
+//!   6  supply: the shared rooms of one heap, and the way a magazine takes through them
+//!   5  depot · central · slot · large · sampling
+//!   4  page_heap: steps, runs of pages, huge slots
+//!   3  span: page table, page records, bitmaps · magazine · meta (memory for ourselves)
+//!   2  size_class · counters · sync (a lock) · retention (a decision) · fatal (last words)
+//!   1  os: the system, real or simulated
+//!   0  units · config (every tunable) · options · atomic
+//! ```
+//!
+//! Pictures are in `docs/architecture.md`; what `unsafe` code relies on is in `docs/invariants.md`, who synchronises with whom in
+//! `docs/orderings.md`, why things are as they are in `docs/decisions/`.
 #![cfg_attr(not(test), no_std)]
 // Only `heap` and tests use it; without its prelude nothing here allocates by accident.
 #[allow(unused_extern_crates)]
@@ -54,7 +127,13 @@ cfg_select! {
     }
 }
 
-/// Snapshot.
+/// The allocator's numbers of this moment: what was allocated and freed, where every byte is, what the slow paths did.
+///
+/// Reads what is there, without a lock that an allocation would need and without stopping anybody; a thread at work meanwhile may make
+/// parts of it [`approximate`](Snapshot::approximate). Allocates nothing. Costs 10 to 30 µs and as much again for every eight threads:
+/// to be asked every second, not for every request.
+///
+/// A process in which Freestone is not registered sees zeros.
 #[must_use]
 #[cfg(not(loom))]
 pub fn snapshot() -> Snapshot {

@@ -1,0 +1,18 @@
+//! Works a little and says what that did to the heap.
+
+use freestone::Freestone;
+
+#[global_allocator]
+static GLOBAL: Freestone = Freestone::new();
+
+fn main() {
+    let before = freestone_stats::read();
+    let mut words: Vec<String> = (0..200_000).map(|number| number.to_string().repeat(number % 9)).collect();
+    words.sort();
+    words.dedup();
+    words.retain(|word| word.len() % 3 == 0);
+    let after = freestone_stats::read();
+    println!("{}", after.since(&before));
+    print!("{after}");
+    println!("{} words kept", words.len());
+}
