@@ -67,6 +67,9 @@ pub(crate) const STACK_ARMED: usize = 256;
 pub(crate) const DEPOT_SHARDS: usize = if cfg!(loom) { 1 } else { 4 };
 /// Swap slots of a shard.
 pub(crate) const DEPOT_SLOTS: usize = if cfg!(loom) { 1 } else { 2 };
+/// A block in a depot takes at least this much of what the process lends. Its pointer costs 8 bytes of metadata, so bytes alone would let
+/// depots of the smallest blocks outweigh them: 4 MiB of 16-byte blocks have 2 MiB of magazines.
+pub(crate) const DEPOT_CHARGE_BYTES_MIN: usize = 256;
 /// A class uses only as many slots of a shard as fit into so many bytes, but always one.
 pub(crate) const DEPOT_SLOT_BYTES: usize = 32 << 10;
 

@@ -24,17 +24,19 @@ pub(crate) struct Meta {
 struct Cut {
     next: usize,
     end: usize,
-    /// Cells that came back, linked through their first word.
-    spare_cells: usize,
+    /// Cells that came back, linked through their first word. Per size: one line, two lines.
+    spare_cells: [usize; CELL_LINES_MAX],
 }
 
-/// Bytes of a [cell](Meta::cell).
-pub(crate) const CELL_BYTES: usize = 128;
+/// A [cell](Meta::cell) is so many bytes or a small multiple of it.
+const CELL_LINE_BYTES: usize = 64;
+/// Cache lines of a cell at most: a bit for each 8 bytes of a page.
+const CELL_LINES_MAX: usize = 2;
 
 impl Meta {
     pub(crate) const fn new() -> Self {
         Self {
-            cut: Lock::new(Rank::Meta, Cut { next: 0, end: 0, spare_cells: 0 }),
+            cut: Lock::new(Rank::Meta, Cut { next: 0, end: 0, spare_cells: [0; CELL_LINES_MAX] }),
             mapped_bytes: AtomicUsize::new(0),
             used_bytes: AtomicUsize::new(0),
         }
@@ -59,18 +61,20 @@ impl Meta {
         Some(os::block(at))
     }
 
-    /// A small piece of zeros that may come back.
-    pub(crate) fn cell(&self) -> Option<NonNull<u8>> {
+    /// A small piece of zeros that may come back: `bits` of them.
+    pub(crate) fn cell(&self, bits: u32) -> Option<NonNull<u8>> {
+        let lines = cell_lines(bits);
         let mut cut = self.cut.lock();
-        if cut.spare_cells == 0 {
+        let spare = &mut cut.spare_cells[lines - 1];
+        if *spare == 0 {
             drop(cut);
-            return self.take(CELL_BYTES, CELL_BYTES);
+            return self.take(lines * CELL_LINE_BYTES, CELL_LINE_BYTES);
         }
-        let cell = os::block(cut.spare_cells);
+        let cell = os::block(*spare);
         // SAFETY: a spare cell is ours alone, and `spare_cell` wrote the link into its first word.
-        cut.spare_cells = unsafe { cell.cast::<usize>().read() };
-        // SAFETY: as above; the cell is a whole one.
-        unsafe { cell.write_bytes(0, CELL_BYTES) };
+        *spare = unsafe { cell.cast::<usize>().read() };
+        // SAFETY: as above; the cell has so many lines.
+        unsafe { cell.write_bytes(0, lines * CELL_LINE_BYTES) };
         Some(cell)
     }
 
@@ -78,12 +82,13 @@ impl Meta {
     ///
     /// # Safety
     ///
-    /// - `cell` came from [`cell`](Self::cell) and nobody uses it any more.
-    pub(crate) unsafe fn spare_cell(&self, cell: NonNull<u8>) {
+    /// - `cell` came from [`cell`](Self::cell) for so many bits and nobody uses it any more.
+    pub(crate) unsafe fn spare_cell(&self, cell: NonNull<u8>, bits: u32) {
         let mut cut = self.cut.lock();
+        let spare = &mut cut.spare_cells[cell_lines(bits) - 1];
         // SAFETY: the caller gives the cell up, and it has room for a word.
-        unsafe { cell.cast::<usize>().write(cut.spare_cells) };
-        cut.spare_cells = cell.addr().get();
+        unsafe { cell.cast::<usize>().write(*spare) };
+        *spare = cell.addr().get();
     }
 
     pub(crate) fn mapped_bytes(&self) -> usize {
@@ -101,6 +106,12 @@ impl Meta {
     pub(crate) fn after_fork(&self) {
         self.cut.after_fork();
     }
+}
+
+fn cell_lines(bits: u32) -> usize {
+    let lines = (bits as usize).div_ceil(CELL_LINE_BYTES * 8);
+    debug_assert!((1..=CELL_LINES_MAX).contains(&lines));
+    lines
 }
 
 #[cfg(test)]
@@ -132,16 +143,19 @@ mod tests {
     #[test]
     fn a_spare_cell_is_used_again_and_is_zero() {
         let meta = Meta::new();
-        let cell = meta.cell().expect("memory is there");
-        // SAFETY: the cell is ours.
-        unsafe { cell.write_bytes(0xff, CELL_BYTES) };
-        // SAFETY: it came from `cell` and is not used below.
-        unsafe { meta.spare_cell(cell) };
-        let again = meta.cell().expect("one is spare");
-        assert_eq!(again, cell);
-        // SAFETY: the cell is ours.
-        let content = unsafe { core::slice::from_raw_parts(again.as_ptr(), CELL_BYTES) };
-        assert!(content.iter().all(|&byte| byte == 0));
+        for bits in [512, 1024] {
+            let cell = meta.cell(bits).expect("memory is there");
+            // SAFETY: the cell is ours.
+            unsafe { cell.write_bytes(0xff, bits as usize / 8) };
+            // SAFETY: it came from `cell` and is not used below.
+            unsafe { meta.spare_cell(cell, bits) };
+            assert_ne!(meta.cell(1536 - bits), Some(cell), "the other size has its own");
+            let again = meta.cell(bits).expect("one is spare");
+            assert_eq!(again, cell);
+            // SAFETY: the cell is ours.
+            let content = unsafe { core::slice::from_raw_parts(again.as_ptr(), bits as usize / 8) };
+            assert!(content.iter().all(|&byte| byte == 0));
+        }
     }
 
     #[test]
@@ -151,7 +165,7 @@ mod tests {
         world.plan(Plan::From(0));
         let meta = Meta::new();
         assert_eq!(meta.take(64, 8), None);
-        assert_eq!(meta.cell(), None);
+        assert_eq!(meta.cell(1), None);
         world.plan(Plan::Nothing);
         assert!(meta.take(64, 8).is_some());
     }

@@ -11,7 +11,7 @@ use crate::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::central::seed::Seed;
 use crate::central::{Central, Ground, ZEROED, inspect, inspect_all, whole_record};
 use crate::config::{
-    DEPOT_SLOT_BYTES, DEPOT_SLOTS, LEASE_BYTES, LEND_LIVE_SHARE, LEND_MIN_BYTES, MAGAZINE_BLOCKS_MAX, MAGAZINE_BLOCKS_MIN,
+    DEPOT_CHARGE_BYTES_MIN, DEPOT_SLOT_BYTES, DEPOT_SLOTS, LEASE_BYTES, LEND_LIVE_SHARE, LEND_MIN_BYTES, MAGAZINE_BLOCKS_MAX, MAGAZINE_BLOCKS_MIN,
     STACK_BLOCKS_MIN, STACK_BYTES_TARGET, STACK_FIRST_BYTES,
 };
 use crate::counters::{Counters, Event};
@@ -74,6 +74,11 @@ pub(crate) fn depth_max(class: SizeClass) -> usize {
         }
         Shape::Whole => MAGAZINE_BLOCKS_MIN,
     }
+}
+
+/// What a block in a depot takes of the process's loans.
+fn charge_bytes(class: SizeClass) -> usize {
+    class.bytes().max(DEPOT_CHARGE_BYTES_MIN)
 }
 
 impl Supply {
@@ -169,8 +174,8 @@ impl Supply {
         let usable = (DEPOT_SLOT_BYTES / (MAGAZINE_BLOCKS_MAX * class.bytes())).clamp(1, DEPOT_SLOTS);
         let mut offered = depot.put(magazine, here, usable);
         if let Err(magazine) = offered {
-            let more = LEASE_BYTES.div_ceil(class.bytes()).max(magazine.count());
-            offered = if self.lend(more * class.bytes()) {
+            let more = LEASE_BYTES.div_ceil(charge_bytes(class)).max(magazine.count());
+            offered = if self.lend(more * charge_bytes(class)) {
                 depot.raise_bound(here, more);
                 depot.put(magazine, here, usable)
             } else {
@@ -216,7 +221,7 @@ impl Supply {
             self.central(class).flush(class, magazine, self.ground(), |magazine| self.spare_magazine(magazine));
         }
         let returned = depot.lower_bounds();
-        self.give_back(returned * class.bytes());
+        self.give_back(returned * charge_bytes(class));
     }
 
     // ---- single blocks, for threads that have no caches --------------------------------------------------------------

@@ -237,11 +237,11 @@ impl Central {
     fn begin_span(&self, spans: &mut Spans, class: SizeClass, ground: Ground<'_>) -> Option<PageIndex> {
         let blocks = class.span_blocks();
         let needs_cell = blocks as usize > class.span_pages() as usize * PAGE_BITMAP_BYTES * 8;
-        let cell = if needs_cell { ground.meta.cell()?.addr().get() as u64 } else { 0 };
+        let cell = if needs_cell { ground.meta.cell(blocks)?.addr().get() as u64 } else { 0 };
         let Some(run) = ground.page_heap.take_run(class.span_pages(), 1, Zone::Window) else {
             if cell != 0 {
                 // SAFETY: taken above, used by nobody.
-                unsafe { ground.meta.spare_cell(os::block(cell as usize)) };
+                unsafe { ground.meta.spare_cell(os::block(cell as usize), blocks) };
             }
             return None;
         };
@@ -267,7 +267,7 @@ impl Central {
         let cell = record.cell.swap(0, Ordering::Relaxed);
         if cell != 0 {
             // SAFETY: the span's bits, and the span ends here.
-            unsafe { ground.meta.spare_cell(os::block(cell as usize)) };
+            unsafe { ground.meta.spare_cell(os::block(cell as usize), class.span_blocks()) };
         }
         for back in 0..class.span_pages() {
             // SAFETY: the pages of a span exist.

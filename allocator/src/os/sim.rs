@@ -104,6 +104,17 @@ impl World {
     }
 }
 
+/// A world that ends takes its mappings along: heaps of tests live for ever, and the system has places for a few thousand only.
+impl Drop for World {
+    fn drop(&mut self) {
+        let Ok(book) = self.0.get_mut() else { return };
+        for (start, end) in core::mem::take(&mut book.mapped) {
+            // SAFETY: whoever mapped it lived in this world, and nobody lives here any more.
+            unsafe { linux::unmap(start, end - start) };
+        }
+    }
+}
+
 impl Book {
     /// Counts a call; says whether it is to fail.
     fn refuses(&mut self) -> bool {

@@ -42,7 +42,7 @@ impl PageTable {
         let cell = record.cell.load(Ordering::Relaxed);
         let bits = if cell == 0 { self.entry(Table::Bits, page) } else { cell as usize };
         let words = crate::os::pointer(bits).cast::<AtomicU64>();
-        // SAFETY: mapped for good, zeros at first (I-table); every page of the span brings 512 bits, a cell brings 1024.
+        // SAFETY: mapped for good, zeros at first (I-table); every page of the span brings 256 bits, a cell as many as there are blocks.
         Bitmap(unsafe { core::slice::from_raw_parts(words, (blocks as usize).div_ceil(64)) })
     }
 }
