@@ -299,38 +299,54 @@ pub(crate) fn make_room_split(
     let depth = usize::from(cold.depth.load(Ordering::Relaxed));
     let capacity = usize::from(cold.free_capacity.load(Ordering::Relaxed));
     let left = hot.alloc_side().1 + usize::from(cold.hidden.load(Ordering::Relaxed));
-    let Some(mut room) = supply.empty_magazine(depth.max(capacity)) else { return false };
+    let wanted = depth.max(capacity);
+    let turns = capacity > 0 && left <= capacity / 4;
+    let again = turns && usize::from(cold.alloc_capacity.load(Ordering::Relaxed)) == wanted;
+    let fresh = if again { None } else { supply.empty_magazine(wanted) };
+    if fresh.is_none() && !again {
+        return false;
+    }
     cold.change_split(hot, |cold| {
         let mut kept = 0;
-        if capacity > 0 && left <= capacity / 4 {
+        let mut room = fresh;
+        if turns {
             // Both sides are at an end: they change places, and what was left on the one lies at the end of the other. That keeps a
             // steady program away from the depot, whichever side ends first.
             let (base, entries) = disarm(hot, cold);
             kept = entries;
-            if kept > 0 {
-                // SAFETY: `disarm` says that so many entries are there; the new magazine is another one.
-                let old = unsafe { core::slice::from_raw_parts(base, kept) };
-                let capacity = room.capacity();
-                room.room()[capacity - kept..].copy_from_slice(old);
+            let dry = cold.take_alloc_magazine();
+            let spare = match room {
+                Some(_) => dry,
+                None => {
+                    room = dry;
+                    None
+                }
+            };
+            if let Some(room) = &room {
+                let place = room.entries().wrapping_add(room.capacity() - kept);
+                // SAFETY: `disarm` says that so many entries are there, and they are few enough for the place; both may be in one magazine.
+                unsafe { ptr::copy(base, place, kept) };
             }
-            if let Some(dry) = cold.take_alloc_magazine() {
-                supply.spare_magazine(dry);
+            if let Some(spare) = spare {
+                supply.spare_magazine(spare);
             }
             load_freed(hot, cold, class, household, supply);
         } else if let Some(full) = close(hot, cold) {
             if capacity < depth {
                 // The array gets longer, with what is in it.
                 kept = full.count();
-                let capacity = room.capacity();
-                room.room()[capacity - kept..].copy_from_slice(full.blocks());
+                if let Some(room) = &mut room {
+                    let capacity = room.capacity();
+                    room.room()[capacity - kept..].copy_from_slice(full.blocks());
+                }
                 supply.spare_magazine(full);
             } else {
                 cold.lost(full.count());
                 supply.give_magazine(class, full, household.counters());
             }
         }
-        let capacity = room.capacity();
-        open(hot, cold, Some(room), capacity - kept);
+        let capacity = room.as_ref().map_or(0, Magazine::capacity);
+        open(hot, cold, room, capacity - kept);
         true
     })
 }
