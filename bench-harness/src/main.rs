@@ -1,2 +1,256 @@
-//! x
-fn main() {}
+//! The harness of Freestone: builds every allocator into a binary of its own, runs them all in turns, and prints how they compare.
+//!
+//! The story is told from top to bottom in [`measure`]; each chapter has its file:
+//!
+//! ```text
+//!   arguments → subjects, cargo → inputs → rounds → statistics → report
+//!   what to do  who, built        what      every    how sure     the tables
+//!                                 they read process
+//!                  machine, record: where figures come from, and where they are kept
+//! ```
+
+mod arguments;
+mod cargo;
+mod inputs;
+mod machine;
+mod record;
+mod report;
+mod rounds;
+mod statistics;
+mod subjects;
+
+use std::collections::hash_map::RandomState;
+use std::fmt;
+use std::fs;
+use std::hash::BuildHasher;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use freestone_bench::workload::{self, Workload};
+
+use arguments::{Arguments, Verb, matches, sentence};
+use cargo::Cargo;
+use machine::{Machine, Usage, is_busy, said};
+use record::{End, Keeper, Kept, LeftOut, Record, Session, Version};
+use report::{Format, Report};
+use rounds::{Launch, Plan};
+use subjects::{Built, Subject};
+
+/// Somebody asked for what there is not: exit code 2, like all that is wrong with the command line.
+#[derive(Debug)]
+struct Misuse(String);
+
+impl fmt::Display for Misuse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Misuse {}
+
+/// Did everything go well that was asked for?
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Ending {
+    Well,
+    Badly,
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) if !error.use_stderr() => {
+            // --help or --version.
+            let printed = error.print();
+            return if printed.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        }
+        Err(error) => {
+            eprintln!("freestone-bench: {}", sentence(&error));
+            return ExitCode::from(2);
+        }
+    };
+    match obey(&arguments) {
+        Ok(Ending::Well) => ExitCode::SUCCESS,
+        Ok(Ending::Badly) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("freestone-bench: {error:#}");
+            if error.is::<Misuse>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+fn obey(arguments: &Arguments) -> Result<Ending> {
+    let format = if arguments.markdown { Format::Markdown } else { Format::Text };
+    if arguments.list {
+        say(&report::list());
+        return Ok(Ending::Well);
+    }
+    if let Some(Verb::Report { file }) = &arguments.verb {
+        return Ok(show(&Kept::read(file)?, format));
+    }
+    measure(arguments, format)
+}
+
+/// Builds, runs, keeps and compares.
+fn measure(arguments: &Arguments, format: Format) -> Result<Ending> {
+    let workloads = chosen_workloads(arguments)?;
+    let subjects = chosen_subjects(arguments)?;
+    let cargo = Cargo::find()?;
+    let date = rounds::now();
+
+    let (built, failed) = match &arguments.prebuilt {
+        Some(folder) => (subjects::prebuilt(folder, &subjects)?, Vec::new()),
+        None => cargo.build(&subjects)?,
+    };
+    let mut left_out: Vec<LeftOut> = failed.into_iter().map(does_not_build).collect();
+    let inputs = if workloads.iter().any(|its| its.is_real()) { inputs::prepare(&cargo)? } else { PathBuf::new() };
+    let launch = Launch {
+        percent: arguments.percent,
+        inputs: &inputs,
+        environment: &arguments.env,
+        timeout: Duration::from_secs(arguments.timeout),
+    };
+    let (proved, unproved) = prove(&launch, built)?;
+    // Where there is no make, a peer is missing and said to be; but who asked for it, or built it in vain, is to notice.
+    let asked_for = |name: &str| arguments.subjects.iter().chain(&arguments.with).any(|asked| asked == name);
+    let incomplete = !unproved.is_empty() || left_out.iter().any(|its| asked_for(&its.subject));
+    left_out.extend(unproved);
+    for its in &left_out {
+        eprintln!("{} is left out: {}", its.subject, its.reason);
+    }
+
+    let machine = Machine::look(cargo.rustc().to_owned());
+    if let Some(cores) = Usage::cores_of_others().filter(|&cores| is_busy(cores, machine.cores)) {
+        eprintln!("this machine is busy: others use {cores:.1} of {} cores, so the figures will be noisy", machine.cores);
+    }
+    // Short enough to be typed.
+    let seed = arguments.seed.unwrap_or_else(|| RandomState::new().hash_one(&date) % 1_000_000);
+    let session = Session {
+        date,
+        commit: if arguments.prebuilt.is_none() { commit(cargo.workspace()) } else { None },
+        machine,
+        seed,
+        repetitions: arguments.repetitions.unwrap_or(if arguments.full { 10 } else { 6 }),
+        percent: arguments.percent,
+        workloads: workloads.iter().map(|workload| workload.name.to_owned()).collect(),
+        subjects: proved
+            .iter()
+            .map(|(built, version)| Version { subject: built.subject.name.to_owned(), version: version.clone() })
+            .collect(),
+        left_out,
+        environment: arguments.env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+    };
+    let mut keeper = Keeper::open(kept_at(arguments, &cargo, &session.date)?)?;
+    keeper.keep(&Record::Session(session.clone()))?;
+
+    let plan =
+        Plan { session: &session.date, subjects: &proved, workloads: &workloads, repetitions: session.repetitions, seed, launch };
+    let (started, usage) = (Instant::now(), Usage::now());
+    let runs = plan.run(&mut keeper)?;
+    let cores_of_others = usage.and_then(|before| Some(Usage::now()?.cores_of_others_since(&before)));
+    let end = End { session: session.date.clone(), seconds: started.elapsed().as_secs(), cores_of_others };
+    keeper.keep(&Record::End(end.clone()))?;
+
+    let all = session.workloads.len() == workload::all().count();
+    let ending = show(&Kept { session, runs, end: Some(end) }, format);
+    if format == Format::Text {
+        say(&farewell(keeper.path(), started.elapsed(), all));
+    }
+    Ok(if incomplete { Ending::Badly } else { ending })
+}
+
+/// Prints the tables, and loudly what went wrong.
+fn show(kept: &Kept, format: Format) -> Ending {
+    let report = Report::of(kept);
+    let text = report.print(format);
+    say(&if format == Format::Text { report::styled(&text) } else { text });
+    let problems = report.problems();
+    for problem in &problems {
+        eprintln!("ERROR: {problem}");
+    }
+    if problems.is_empty() { Ending::Well } else { Ending::Badly }
+}
+
+/// To stdout, with styles where they can be seen. That nobody listens is no reason to panic.
+fn say(text: &str) {
+    let _ = anstream::stdout().write_all(text.as_bytes());
+}
+
+fn chosen_workloads(arguments: &Arguments) -> Result<Vec<&'static Workload>> {
+    let mut names = Vec::new();
+    for wanted in &arguments.workloads {
+        let mut found: Vec<&str> = workload::all().map(|its| its.name).filter(|name| matches(wanted, name)).collect();
+        if found.is_empty() {
+            found = workload::all().map(|its| its.name).filter(|name| matches(&format!("{wanted}*"), name)).collect();
+        }
+        ensure!(!found.is_empty() && !wanted.is_empty(), Misuse(format!("there is no workload '{wanted}'; --list names them")));
+        names.extend(found);
+    }
+    let is_chosen = |its: &&Workload| if names.is_empty() { arguments.full || its.telling } else { names.contains(&its.name) };
+    Ok(workload::all().filter(is_chosen).collect())
+}
+
+fn chosen_subjects(arguments: &Arguments) -> Result<Vec<&'static Subject>> {
+    let mut names = arguments.subjects.clone();
+    names.extend_from_slice(&arguments.with);
+    for name in &names {
+        let all: Vec<&str> = subjects::ALL.iter().map(|subject| subject.name).collect();
+        ensure!(Subject::by_name(name).is_some(), Misuse(format!("there is no subject '{name}'; they are {}", all.join(", "))));
+    }
+    let is_chosen = |subject: &&Subject| {
+        names.iter().any(|name| name == subject.name) || (arguments.subjects.is_empty() && subject.by_default)
+    };
+    Ok(subjects::ALL.iter().filter(is_chosen).collect())
+}
+
+/// The file of the session: the one that was asked for, or one of its own in the target folder.
+fn kept_at(arguments: &Arguments, cargo: &Cargo, date: &str) -> Result<PathBuf> {
+    if let Some(path) = &arguments.json {
+        return Ok(path.clone());
+    }
+    let folder = cargo.folder();
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    Ok(folder.join(format!("{}.jsonl", date.replace(':', "-"))))
+}
+
+fn does_not_build(subject: &'static Subject) -> LeftOut {
+    let reason = format!("it does not build here, which takes {}; above is what cargo says", subject.needs);
+    LeftOut { subject: subject.name.to_owned(), reason }
+}
+
+type Proved = Vec<(Built, String)>;
+
+/// Lets every subject show once that it runs, and on the allocator that it is named after.
+fn prove(launch: &Launch<'_>, built: Vec<Built>) -> Result<(Proved, Vec<LeftOut>)> {
+    let probe = workload::by_name("hot-64").context("there is no workload to try the subjects with")?;
+    let mut proved = Vec::new();
+    let mut unproved = Vec::new();
+    for built in built {
+        match launch.probe(&built, probe) {
+            Ok(version) => proved.push((built, version)),
+            Err(reason) => unproved.push(LeftOut { subject: built.subject.name.to_owned(), reason }),
+        }
+    }
+    ensure!(!proved.is_empty(), "no subject runs: {}", unproved.first().map_or("there is none", |its| &its.reason));
+    proved.sort_by_key(|(built, _)| subjects::ALL.iter().position(|subject| subject == built.subject));
+    Ok((proved, unproved))
+}
+
+/// The commit of the sources, if git knows; with a `+` when they were changed since.
+fn commit(workspace: &Path) -> Option<String> {
+    let git = |arguments: &[&str]| said(Command::new("git").arg("-C").arg(workspace).args(arguments));
+    let commit = git(&["rev-parse", "--short", "HEAD"])?;
+    let changed = git(&["status", "--porcelain", "--untracked-files=no"]).is_some_and(|changes| !changes.is_empty());
+    Some(if changed { format!("{commit}+") } else { commit })
+}
+
+/// Where the records are, and what else there is to do.
+fn farewell(kept: &Path, took: Duration, all: bool) -> String {
+    let here = std::env::current_dir().unwrap_or_default();
+    let kept = kept.strip_prefix(here).unwrap_or(kept).display();
+    let more = if all { "" } else { "\nAll workloads, ten times:     cargo run --release -- --full" };
+    format!("\nThis took {} s. Print it again:  cargo run --release -- report {kept}{more}\n", took.as_secs())
+}

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Map, Value, json};
 
@@ -11,10 +11,14 @@ use crate::workload::{self, Context};
 /// What a workload noted besides its time.
 static NOTES: Mutex<Vec<(&str, u64)>> = Mutex::new(Vec::new());
 
+fn notes() -> MutexGuard<'static, Vec<(&'static str, u64)>> {
+    NOTES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Notes what is resident at this moment, in bytes, under a name.
 pub fn note_resident(name: &'static str) {
     let resident = Memory::now().resident;
-    NOTES.lock().expect("no note panics").push((name, resident));
+    notes().push((name, resident));
 }
 
 /// Ends the process with one sentence: the run counts as failed.
@@ -71,11 +75,12 @@ fn faults() -> (i64, i64) {
     (usage.ru_minflt, usage.ru_majflt)
 }
 
-/// The main function of a subject. `proof` shows that the named allocator is the one that serves `Box`, or says what it found instead.
+/// The main function of a subject. `proof` shows that the named allocator is the one that serves `Box` and returns its version, or says what
+/// it found instead.
 ///
 /// Arguments: workload, percent of the full number of operations, folder of the inputs.
 #[must_use]
-pub fn main(name: &str, proof: fn() -> Result<(), String>) -> ExitCode {
+pub fn main(name: &str, proof: fn() -> Result<String, String>) -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let workload = arguments.next().unwrap_or_default();
     let percent = arguments.next().and_then(|percent| percent.parse().ok()).unwrap_or(100);
@@ -84,17 +89,17 @@ pub fn main(name: &str, proof: fn() -> Result<(), String>) -> ExitCode {
         eprintln!("there is no workload '{workload}'");
         return ExitCode::from(2);
     };
-    if let Err(found) = proof() {
-        eprintln!("this binary does not run on {name}: {found}");
-        return ExitCode::from(3);
-    }
+    let version = match proof() {
+        Ok(version) => version,
+        Err(found) => fail(&format!("this binary does not run on {name}: {found}")),
+    };
     let outcome = (workload.run)(&Context { percent, inputs });
     let memory = Memory::now();
     let (minor_faults, major_faults) = faults();
-    let notes = NOTES.lock().expect("no note panics");
-    let notes: Map<String, Value> = notes.iter().map(|(name, bytes)| ((*name).to_owned(), json!(bytes))).collect();
+    let notes: Map<String, Value> = notes().iter().map(|(name, bytes)| ((*name).to_owned(), json!(bytes))).collect();
     let line = json!({
         "subject": name,
+        "version": version,
         "workload": workload.name,
         "percent": percent,
         "operations": outcome.operations,

@@ -13,7 +13,7 @@ unsafe extern "C" {
 }
 
 /// mimalloc knows which addresses lie in its heaps.
-fn proof() -> Result<(), String> {
+fn proof() -> Result<String, String> {
     let block = std::hint::black_box(Box::new([0_u8; 100]));
     // SAFETY: takes no argument.
     let version = unsafe { mi_version() };
@@ -21,10 +21,11 @@ fn proof() -> Result<(), String> {
     if !unsafe { mi_is_in_heap_region(std::ptr::from_ref(&*block).cast()) } {
         return Err("a boxed block is in none of its heaps".to_owned());
     }
-    if (300..400).contains(&version) || (30000..40000).contains(&version) {
-        Ok(())
-    } else {
-        Err(format!("this is version {version}"))
+    // Major, and two digits each for minor and patch; one digit each before 3.3.
+    match version {
+        300..400 => Ok(format!("{}.{}.{}", version / 100, version / 10 % 10, version % 10)),
+        30_000..40_000 => Ok(format!("{}.{}.{}", version / 10_000, version / 100 % 100, version % 100)),
+        _ => Err(format!("this is version {version}")),
     }
 }
 

@@ -7,14 +7,27 @@ use std::process::ExitCode;
 static GLOBAL: System = System;
 
 /// A small block of the main thread lies in the kernel's `[heap]` only if the C library's allocator served it.
-fn proof() -> Result<(), String> {
+fn proof() -> Result<String, String> {
     let block = std::hint::black_box(Box::new([0_u8; 100]));
     let address = std::ptr::from_ref(&*block).addr();
     let maps = std::fs::read_to_string("/proc/self/maps").map_err(|error| error.to_string())?;
     let heap = maps.lines().find(|line| line.ends_with("[heap]")).ok_or("the process has no [heap]")?;
     let (low, high) = heap.split(' ').next().and_then(|range| range.split_once('-')).ok_or("unreadable map")?;
     let bound = |text: &str| usize::from_str_radix(text, 16).map_err(|error| error.to_string());
-    if (bound(low)?..bound(high)?).contains(&address) { Ok(()) } else { Err(format!("{address:#x} lies outside [heap]")) }
+    if (bound(low)?..bound(high)?).contains(&address) { Ok(version()) } else { Err(format!("{address:#x} lies outside [heap]")) }
+}
+
+#[cfg(target_env = "gnu")]
+fn version() -> String {
+    // SAFETY: takes no argument.
+    let text = unsafe { libc::gnu_get_libc_version() };
+    // SAFETY: a text that is never freed.
+    format!("glibc {}", unsafe { std::ffi::CStr::from_ptr(text) }.to_string_lossy())
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn version() -> String {
+    "of an unnamed C library".to_owned()
 }
 
 fn main() -> ExitCode {

@@ -86,6 +86,14 @@ impl std::fmt::Debug for Workload {
     }
 }
 
+impl Workload {
+    /// Is it real work, rather than a pattern?
+    #[must_use]
+    pub fn is_real(&self) -> bool {
+        real::WORKLOADS.iter().any(|its| its.name == self.name)
+    }
+}
+
 /// All workloads, in the order of the table.
 pub fn all() -> impl Iterator<Item = &'static Workload> {
     real::WORKLOADS.iter().chain(patterns::WORKLOADS).chain(threads::WORKLOADS)

@@ -1,5 +1,5 @@
-//! Real work on real input: the metadata of this workspace and its lock file as JSON, and the sources of the workspace and of everything it
-//! depends on. The harness prepares both; see `inputs`.
+//! Real work on real input: the metadata of this workspace as JSON, and the sources of the workspace and of what it depends on. The harness
+//! prepares both; see `inputs.rs`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -17,7 +17,7 @@ use super::{Context, Outcome, Rng, Workload, timed};
 pub const WORKLOADS: &[Workload] = &[
     Workload {
         name: "real-json",
-        about: "parse the workspace's metadata (about 1 MB of JSON) and write it again; an operation is one document",
+        about: "parse the workspace's metadata (some hundred KB of JSON) and write it again; an operation is one document",
         telling: true,
         run: json,
     },

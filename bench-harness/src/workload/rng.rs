@@ -12,9 +12,9 @@ impl Rng {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 
-    /// The next number.
+    /// The next number, any of 64 bits.
     #[inline]
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0xa076_1d64_78bd_642f);
         let product = u128::from(self.0) * u128::from(self.0 ^ 0xe703_7ed1_a0b4_28db);
         (product >> 64) as u64 ^ product as u64
@@ -29,8 +29,8 @@ impl Rng {
     /// Two numbers from one step, each below its bound.
     #[inline]
     pub fn two_below(&mut self, first: usize, second: usize) -> (usize, usize) {
-        let number = self.next();
-        let scaled = |half: u64, bound: usize| (half * bound as u64 >> 32) as usize;
+        let number = self.number();
+        let scaled = |half: u64, bound: usize| ((half * bound as u64) >> 32) as usize;
         (scaled(number >> 32, first), scaled(number & 0xffff_ffff, second))
     }
 

@@ -1,0 +1,127 @@
+//! The command line. Whatever is wrong with it is said in one sentence.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Parser, Subcommand};
+
+/// Compares Freestone with other allocators, in time and in memory, and says so where it loses or where there is no difference.
+///
+/// Without options: the telling workloads, six times on each of system (the C library's), jemalloc, mimalloc and freestone. Every run is a
+/// process of its own; the subjects take turns in random order. It needs Rust, a C compiler and make, and takes about three minutes once
+/// all is built.
+#[derive(Debug, Parser)]
+#[command(
+    name = "freestone-bench",
+    bin_name = "freestone-bench",
+    version,
+    max_term_width = 110,
+    args_conflicts_with_subcommands = true
+)]
+pub(crate) struct Arguments {
+    /// Print the table of a file that an earlier session kept, instead of measuring.
+    #[command(subcommand)]
+    pub(crate) verb: Option<Verb>,
+
+    /// All workloads, ten times.
+    #[arg(long)]
+    pub(crate) full: bool,
+
+    /// These workloads: names, beginnings of names, or patterns with *.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', action = ArgAction::Append)]
+    pub(crate) workloads: Vec<String>,
+
+    /// These subjects: system, jemalloc, mimalloc, snmalloc, freestone.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', action = ArgAction::Append, conflicts_with = "with")]
+    pub(crate) subjects: Vec<String>,
+
+    /// One more subject than usual, such as snmalloc (which needs cmake and a C++ compiler).
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', action = ArgAction::Append)]
+    pub(crate) with: Vec<String>,
+
+    /// Runs of each subject on each workload; fewer than six say nothing at 95 %.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub(crate) repetitions: Option<u64>,
+
+    /// Do so much of the operations only, for a quick look.
+    #[arg(long, value_name = "PERCENT", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=100))]
+    pub(crate) percent: u64,
+
+    /// Decides the order of the runs; a session prints its own.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) seed: Option<u64>,
+
+    /// Give up on a run after this time.
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) timeout: u64,
+
+    /// Set a variable for the subjects, which otherwise run with none.
+    #[arg(long, value_name = "NAME=VALUE", action = ArgAction::Append, value_parser = variable)]
+    pub(crate) env: Vec<(String, String)>,
+
+    /// Keep the records in this file, at its end, rather than in the target folder.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) json: Option<PathBuf>,
+
+    /// Run the subjects' binaries in this folder, such as an earlier build's, instead of building them.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) prebuilt: Option<PathBuf>,
+
+    /// Print the tables as Markdown.
+    #[arg(long, global = true)]
+    pub(crate) markdown: bool,
+
+    /// List the workloads and what they are good for, and measure nothing.
+    #[arg(long)]
+    pub(crate) list: bool,
+}
+
+/// What to do instead of measuring.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Print the table of a file that an earlier session kept.
+    Report {
+        /// A file of JSON lines; of several sessions in it the last one counts.
+        file: PathBuf,
+    },
+}
+
+fn variable(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').filter(|(name, _)| !name.is_empty());
+    pair.map(|(name, value)| (name.to_owned(), value.to_owned())).ok_or_else(|| "it is not of the form NAME=VALUE".to_owned())
+}
+
+/// What clap has to complain about, without its title, tips and usage, in one line.
+pub(crate) fn sentence(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let paragraph = text.trim_start_matches("error: ").split("\n\n").next().unwrap_or_default();
+    let words: Vec<&str> = paragraph.split_whitespace().collect();
+    format!("{}; --help shows what there is", words.join(" "))
+}
+
+/// Does a name match a pattern: the whole of it, or with `*` for anything?
+pub(crate) fn matches(pattern: &str, name: &str) -> bool {
+    let Some((head, tail)) = pattern.split_once('*') else { return pattern == name };
+    let Some(rest) = name.strip_prefix(head) else { return false };
+    rest.char_indices().map(|(at, _)| &rest[at..]).chain([""]).any(|rest| matches(tail, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Arguments, matches};
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_makes_sense_to_clap() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn stars_stand_for_anything() {
+        assert!(matches("random-*", "random-1k"));
+        assert!(matches("*-read", "random-1k-read"));
+        assert!(matches("r*1*read", "random-1k-read"));
+        assert!(matches("*", "hot-64"));
+        assert!(!matches("hot", "hot-64"));
+        assert!(!matches("*-read", "random-1k"));
+    }
+}

@@ -1,0 +1,307 @@
+//! Speaks to cargo: what the workspace consists of, and please build the subjects.
+
+use std::collections::{HashMap, HashSet};
+use std::env;
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::machine::said;
+use crate::subjects::{Built, Subject};
+
+/// The cargo that built the harness, in the workspace that it was built from.
+#[derive(Debug)]
+pub(crate) struct Cargo {
+    program: OsString,
+    workspace: PathBuf,
+    /// The same target folder, so that nothing is built twice and nothing is left elsewhere.
+    target: PathBuf,
+    /// The target triple of this machine.
+    host: String,
+    /// Such as `1.95.0`.
+    rustc: String,
+}
+
+/// What `cargo metadata` says, as far as anybody asks.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Metadata {
+    /// Every package of the build.
+    pub(crate) packages: Vec<Package>,
+    /// The ids of our own.
+    pub(crate) workspace_members: Vec<String>,
+    target_directory: PathBuf,
+    resolve: Option<Resolve>,
+}
+
+/// A package.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Package {
+    /// Unique.
+    pub(crate) id: String,
+    /// The name.
+    pub(crate) name: String,
+    /// The version.
+    pub(crate) version: String,
+    /// Its `Cargo.toml`; the sources lie beside.
+    pub(crate) manifest_path: PathBuf,
+    targets: Vec<Target>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Target {
+    kind: Vec<String>,
+}
+
+impl Package {
+    fn has(&self, kind: &str) -> bool {
+        self.targets.iter().any(|target| target.kind.iter().any(|its| its == kind))
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct Resolve {
+    nodes: Vec<Node>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Node {
+    id: String,
+    deps: Vec<Dependency>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Dependency {
+    pkg: String,
+    dep_kinds: Vec<DependencyKind>,
+}
+
+#[derive(Debug, Deserialize)]
+struct DependencyKind {
+    kind: Option<String>,
+}
+
+impl Metadata {
+    /// How many artifacts cargo will report when it builds `package` and so many binaries of it: a library per package, once for the machine
+    /// that builds and once for the program, and a build script where there is one. Cargo itself does not say (`--unit-graph` is unstable).
+    fn artifacts(&self, package: &str, binaries: usize) -> Option<usize> {
+        let packages: HashMap<&str, &Package> = self.packages.iter().map(|package| (&*package.id, package)).collect();
+        let nodes: HashMap<&str, &Node> = self.resolve.as_ref()?.nodes.iter().map(|node| (&*node.id, node)).collect();
+        let root = self.packages.iter().find(|its| its.name == package)?;
+        let mut seen = HashSet::new();
+        let mut scripts = HashSet::new();
+        let mut waiting = vec![(&*root.id, false)];
+        while let Some((id, for_build)) = waiting.pop() {
+            let for_build = for_build || packages.get(id)?.has("proc-macro");
+            if !seen.insert((id, for_build)) {
+                continue;
+            }
+            if packages.get(id)?.has("custom-build") {
+                scripts.insert(id);
+            }
+            for dependency in &nodes.get(id)?.deps {
+                for kind in &dependency.dep_kinds {
+                    match kind.kind.as_deref() {
+                        None => waiting.push((&dependency.pkg, for_build)),
+                        Some("build") => waiting.push((&dependency.pkg, true)),
+                        Some(_) => {}
+                    }
+                }
+            }
+        }
+        Some(seen.len() + scripts.len() + binaries)
+    }
+}
+
+impl Cargo {
+    /// Finds cargo, the workspace and the target folder.
+    pub(crate) fn find() -> Result<Self> {
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+        ensure!(manifest.join("Cargo.toml").is_file(), "the sources this was built from are no longer at {}", manifest.display());
+        let program = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let workspace = manifest.parent().context("the crate's folder has no parent")?.to_owned();
+        // Where rustup is in use, `rustc` beside this very cargo is the one it calls.
+        let beside = Path::new(&program).with_file_name("rustc");
+        let rustc = env::var_os("RUSTC").unwrap_or_else(|| if beside.is_file() { beside.into() } else { "rustc".into() });
+        let version = said(Command::new(&rustc).arg("-vV").current_dir(&workspace));
+        let version = version.with_context(|| format!("cannot run {}", rustc.display()))?;
+        let line = |name: &str| version.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+        let host = line("host: ").context("rustc does not say for which machine it builds")?;
+        let rustc = line("release: ").context("rustc does not say its version")?;
+        let mut cargo = Self { program, workspace, target: PathBuf::new(), host, rustc };
+        cargo.target = match target_folder() {
+            Some(target) => target,
+            None => cargo.metadata(&[])?.1.target_directory,
+        };
+        Ok(cargo)
+    }
+
+    /// The folder of our own in the target folder.
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.target.join("freestone-bench")
+    }
+
+    /// The version of the compiler.
+    pub(crate) fn rustc(&self) -> &str {
+        &self.rustc
+    }
+
+    /// The root of the workspace.
+    pub(crate) fn workspace(&self) -> &Path {
+        &self.workspace
+    }
+
+    fn command(&self, verb: &str) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg(verb).arg("--manifest-path").arg(self.workspace.join("bench-harness/Cargo.toml"));
+        command.args(["--color", "never"]).current_dir(&self.workspace).stdin(Stdio::null());
+        command
+    }
+
+    /// What cargo says about the workspace with these features on, as text and read. Asks the network only when what lies on the disk does
+    /// not suffice.
+    pub(crate) fn metadata(&self, features: &[&str]) -> Result<(String, Metadata)> {
+        let mut complaint = String::new();
+        for connection in [&["--offline"][..], &[]] {
+            let mut command = self.command("metadata");
+            command.args(["--format-version", "1", "--locked", "--filter-platform", &self.host]).args(connection);
+            command.arg("--features").arg(features.join(","));
+            let output = command.output().with_context(|| format!("cannot run {}", self.program.display()))?;
+            if output.status.success() {
+                let text = String::from_utf8(output.stdout).context("`cargo metadata` writes something that is not text")?;
+                let metadata = serde_json::from_str(&text).context("`cargo metadata` writes something unexpected")?;
+                return Ok((text, metadata));
+            }
+            complaint = one_line(&String::from_utf8_lossy(&output.stderr));
+        }
+        bail!("`cargo metadata` fails: {complaint}")
+    }
+
+    /// Builds the subjects, by one call of cargo if all goes well. Otherwise each peer on its own, to see which of them it is; those are handed
+    /// back. What always takes part has to build.
+    pub(crate) fn build(&self, subjects: &[&'static Subject]) -> Result<(Vec<Built>, Vec<&'static Subject>)> {
+        if let Ok(built) = self.build_together(subjects)? {
+            return Ok((built, Vec::new()));
+        }
+        let (peers, required): (Vec<_>, Vec<_>) = subjects.iter().copied().partition(|subject| subject.feature.is_some());
+        let mut built = match self.build_together(&required)? {
+            Ok(built) => built,
+            Err(message) => {
+                eprintln!("{message}");
+                let names: Vec<&str> = required.iter().map(|subject| subject.name).collect();
+                bail!("{} must build and does not; above is what cargo says", names.join(" or "))
+            }
+        };
+        let mut failed = Vec::new();
+        for peer in peers {
+            match self.build_together(&[peer])? {
+                Ok(one) => built.extend(one),
+                Err(message) => {
+                    eprintln!("{message}");
+                    failed.push(peer);
+                }
+            }
+        }
+        Ok((built, failed))
+    }
+
+    /// Builds the subjects, or hands back what cargo said.
+    fn build_together(&self, subjects: &[&'static Subject]) -> Result<std::result::Result<Vec<Built>, String>> {
+        const PACKAGE: &str = "freestone-bench";
+        if subjects.is_empty() {
+            return Ok(Ok(Vec::new()));
+        }
+        let features: Vec<&str> = subjects.iter().filter_map(|subject| subject.feature).collect();
+        let artifacts = self.metadata(&features).ok().and_then(|(_, metadata)| metadata.artifacts(PACKAGE, subjects.len()));
+        let bar = progress(artifacts)?;
+        if bar.is_hidden() {
+            let names: Vec<&str> = subjects.iter().map(|subject| subject.name).collect();
+            eprintln!("building {}", names.join(", "));
+        }
+        let mut command = self.command("build");
+        command.args(["--release", "--locked", "--package", PACKAGE, "--message-format", "json-render-diagnostics"]);
+        command.arg("--target-dir").arg(&self.target).arg("--features").arg(features.join(","));
+        for subject in subjects {
+            command.arg("--bin").arg(subject.binary());
+        }
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut cargo = command.spawn().with_context(|| format!("cannot run {}", self.program.display()))?;
+        let (stdout, stderr) =
+            (cargo.stdout.take().context("stdout is a pipe")?, cargo.stderr.take().context("stderr is a pipe")?);
+        let listener = thread::spawn({
+            let bar = bar.clone();
+            move || listen(stderr, &bar)
+        });
+        let mut built = Vec::new();
+        for line in BufReader::new(stdout).lines().map_while(std::result::Result::ok) {
+            let message: Value = serde_json::from_str(&line).unwrap_or_default();
+            if message["reason"] != "compiler-artifact" {
+                continue;
+            }
+            bar.inc(1);
+            let binary = message["target"]["name"].as_str().unwrap_or_default();
+            let subject = subjects.iter().find(|subject| subject.binary() == binary);
+            if let (Some(subject), Some(program)) = (subject, message["executable"].as_str()) {
+                built.push(Built { subject, program: program.into() });
+            }
+        }
+        let status = cargo.wait().context("cannot wait for cargo")?;
+        bar.finish_and_clear();
+        let said = listener.join().map_err(|_| anyhow!("cannot read what cargo says"))?;
+        if !status.success() {
+            return Ok(Err(said));
+        }
+        ensure!(
+            built.len() == subjects.len(),
+            "cargo built {} of {} subjects and says that all is well",
+            built.len(),
+            subjects.len()
+        );
+        Ok(Ok(built))
+    }
+}
+
+/// The folder that cargo built this very program into: it has put its tag there.
+fn target_folder() -> Option<PathBuf> {
+    let program = env::current_exe().ok()?;
+    program.ancestors().find(|folder| folder.join("CACHEDIR.TAG").is_file()).map(Path::to_owned)
+}
+
+fn progress(artifacts: Option<usize>) -> Result<ProgressBar> {
+    let (bar, template) = match artifacts {
+        Some(artifacts) => (ProgressBar::new(artifacts as u64), "building {bar:30} {pos:>3}/{len} {wide_msg}"),
+        None => (ProgressBar::no_length(), "building {spinner} {pos:>3} {wide_msg}"),
+    };
+    bar.set_style(ProgressStyle::with_template(template)?);
+    bar.enable_steady_tick(Duration::from_millis(100));
+    Ok(bar)
+}
+
+/// Shows what cargo is at, and keeps what it complains about: the end of it, where the reason stands.
+fn listen(stderr: impl Read, bar: &ProgressBar) -> String {
+    const LINES_MAX: usize = 40;
+    const STEPS: [&str; 7] = ["Compiling", "Downloading", "Downloaded", "Locking", "Updating", "Blocking", "Finished"];
+    let mut complaints = Vec::new();
+    for line in BufReader::new(stderr).lines().map_while(std::result::Result::ok) {
+        if STEPS.iter().any(|step| line.trim_start().starts_with(step)) {
+            bar.set_message(line.trim().to_owned());
+        } else {
+            complaints.push(line);
+        }
+    }
+    let first = complaints.len().saturating_sub(LINES_MAX);
+    complaints[first..].join("\n")
+}
+
+/// The first line of an error message, and what it says of the cause.
+fn one_line(complaint: &str) -> String {
+    let lines = complaint.lines().map(|line| line.trim().trim_start_matches("error: ")).filter(|line| !line.is_empty());
+    lines.take(4).collect::<Vec<_>>().join(" ")
+}
