@@ -24,7 +24,7 @@ pub(crate) const SPLIT_BYTES_MAX: usize = 1 << 10;
 pub(crate) const STACK_BYTES_MAX: usize = 32 << 10;
 /// The largest class. Above come page runs of exact length.
 pub(crate) const CLASS_BYTES_MAX: usize = 256 << 10;
-/// A span is the shortest that leaves at most this share (in 1/1000) behind its last block …
+/// A span is the shortest that has enough blocks and leaves at most this share (in 1/1000) behind the last one.
 pub(crate) const SPAN_TAIL_PERMILLE_MAX: usize = 30;
 
 // ---- thread caches -------------------------------------------------------------------------------------------------

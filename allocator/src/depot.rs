@@ -1,7 +1,8 @@
 //! Floor 5. The depot: whole magazines on their way from one thread to another.
 //!
 //! A few swap slots in front, a stack (the *shelf*) under a lock behind. A slot is null or a magazine, and changes hands by one atomic
-//! operation; nobody looks into a magazine that he did not take out. So there is no moment at which a stale pointer could matter: no
+//! operation; nobody looks into a magazine that he did not take out (readers of statistics look at the count in its header, which stays a
+//! header for good). So there is no moment at which a stale pointer could matter: no
 //! ABA, no reclamation scheme, and every operation on the slots ends after a bounded number of steps whatever others do.
 //!
 //! All of it several times over, in *shards*: whoever comes looks into the shard of the processor it runs on first. Threads that hand

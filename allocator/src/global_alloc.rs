@@ -82,7 +82,7 @@ unsafe impl GlobalAlloc for Freestone {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let (size, align) = (layout.size(), layout.align());
         if let Some(class) = SizeClass::split(size, align) {
-            // SAFETY: the slots are the calling thread's.
+            // SAFETY: the slots are the calling thread's (I-owner).
             if let Some(block) = unsafe { heap::current().split(class).pop() } {
                 if CHECKED {
                     heap::mark_live(block, class);

@@ -52,7 +52,8 @@ std::thread_local! {
 #[inline(always)]
 pub(crate) fn current() -> &'static HotSlots {
     let slots = CURRENT.with(Cell::get);
-    // SAFETY: `CURRENT` is always one of the empty heaps, of which only zeros are loaded, or a record, and both are there for good.
+    // SAFETY: `CURRENT` is always one of the empty heaps, of which only zeros are loaded (I-empty), or a record, and both are there for good
+    // (I-forever).
     unsafe { &*slots }
 }
 
@@ -232,7 +233,7 @@ fn leave_to_next(record: &'static Record) {
 /// Finds records whose threads ended without our destructor running: born in a destructor of the last round, or killed by a bare `exit`
 /// system call. Looks each time the number of records has doubled without any being found.
 fn reap_unnoticed() {
-    // Relaxed: a threshold.
+    // Relaxed, here and below: a threshold.
     if HEAP.registry.pooled() > 0 || HEAP.registry.count() < HEAP.reap_at.load(Ordering::Relaxed) as usize {
         return;
     }

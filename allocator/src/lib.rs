@@ -26,7 +26,7 @@
 //! `Box::new([0_u64; 8])` asks for 64 bytes. The layout is a constant, so the class is one too.
 //!
 //! 1. **Thread cache.** One thread-local word says where the thread's slots are; the slot of the class points into the *alloc array*. Is the
-//!    array not used up, the block is its next entry: eight instructions, and we are done (`slot`).
+//!    array not used up, the block is its next entry: seven instructions, and we are done (`slot`).
 //! 2. Used up: the thread's *free array*, into which it has been freeing, takes its place. A dozen instructions, once per array
 //!    (`thread_cache`).
 //! 3. Nothing there either: a full magazine from the **depot**, where threads that free leave what threads that allocate need. One
@@ -129,8 +129,8 @@ cfg_select! {
 
 /// The allocator's numbers of this moment: what was allocated and freed, where every byte is, what the slow paths did.
 ///
-/// Reads what is there, without a lock that an allocation would need and without stopping anybody; a thread at work meanwhile may make
-/// parts of it [`approximate`](Snapshot::approximate). Allocates nothing. Costs 10 to 30 µs and as much again for every eight threads:
+/// Reads what is there, without stopping anybody: shared locks are held one at a time, for as long as it takes to read a few numbers. A
+/// thread at work meanwhile may make parts of it [`approximate`](Snapshot::approximate). Allocates nothing. Costs 10 to 30 µs and as much again for every eight threads:
 /// to be asked every second, not for every request.
 ///
 /// A process in which Freestone is not registered sees zeros.

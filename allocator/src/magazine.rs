@@ -51,7 +51,7 @@ pub(crate) fn entries_of(raw: *mut Header) -> *mut *mut u8 {
 
 /// How many blocks are in a magazine that somebody else may have by now: a number for statistics. Null counts as empty.
 pub(crate) fn peek_count(raw: *mut Header) -> usize {
-    // SAFETY: null, or a header, which stays a header for good.
+    // SAFETY: null, or a header, which stays a header for good (I-forever).
     let header = unsafe { raw.as_ref() };
     // Relaxed: a count that may be old.
     header.map_or(0, |header| usize::from(header.count.load(Ordering::Relaxed)))
@@ -93,7 +93,7 @@ impl Magazine {
 
     #[inline]
     fn header_mut(&mut self) -> &mut Header {
-        // SAFETY: as in `header`; `&mut self` makes the access unique.
+        // SAFETY: as in `header`; `&mut self` makes the access unique but for readers of statistics, who look at the atomic `count`.
         unsafe { self.0.as_mut() }
     }
 

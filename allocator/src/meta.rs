@@ -92,6 +92,7 @@ impl Meta {
     }
 
     pub(crate) fn mapped_bytes(&self) -> usize {
+        // Relaxed, here and below: as in `take`.
         self.mapped_bytes.load(Ordering::Relaxed)
     }
 

@@ -90,7 +90,7 @@ fn drain_pooled(registry: &Registry<Record>, supply: &Supply, which: impl Fn(&Re
         if !record.is_empty() && which(record) {
             record.drain(supply);
         }
-        // Linked through the field that the pool itself uses while a record is in it.
+        // Linked through the field that the pool itself uses while a record is in it. Relaxed: the record is ours until `pool`.
         let below = aside.map_or(core::ptr::null_mut(), |record| core::ptr::from_ref(record).cast_mut());
         record.pooled_before.store(below, Ordering::Relaxed);
         aside = Some(record);

@@ -18,7 +18,7 @@
 //! with Release, and the cold half has a sequence number that is odd while the slow path changes both. For that time it also has the
 //! counts as they were before, and they are exact then, because a thread in its slow path neither allocates nor frees.
 //!
-//! Only the thread that owns the record writes, except where a record changes hands, which a lock orders.
+//! Only the thread that owns the record writes; records change hands in an orderly way (I-owner).
 
 use core::cell::Cell;
 use core::hint;
@@ -44,7 +44,8 @@ pub(crate) struct SplitSlot {
 #[repr(transparent)]
 struct Owned<T: Copy>(Cell<T>);
 
-// SAFETY: every access is by the thread that owns the record (the `unsafe` functions below say so), and a lock orders changes of owner.
+// SAFETY: every access is by the thread that owns the record (the `unsafe` functions below say so), and owners follow each other in an
+// orderly way (I-owner).
 unsafe impl<T: Copy> Sync for Owned<T> {}
 
 /// Entries between an array's end and its top.
@@ -66,7 +67,7 @@ impl SplitSlot {
         if top == self.alloc_end.0.get() {
             return None;
         }
-        // SAFETY: above the end there are entries.
+        // SAFETY: above the end there are entries (I-array).
         let top = unsafe { top.sub(1) };
         // SAFETY: the slow path wrote them.
         let block = unsafe { top.read() };
@@ -89,7 +90,7 @@ impl SplitSlot {
         if top == self.free_end.0.get() {
             return false;
         }
-        // SAFETY: above the end there is room.
+        // SAFETY: above the end there is room (I-array).
         let top = unsafe { top.sub(1) };
         // SAFETY: and it is this thread's to write.
         unsafe { top.write(block.as_ptr()) };
@@ -168,7 +169,7 @@ impl StackSlot {
             return None;
         }
         let base = self.base.load(Ordering::Relaxed);
-        // SAFETY: entries below the count exist.
+        // SAFETY: entries below the count exist (I-array).
         let entry = unsafe { base.add(count as usize) };
         // SAFETY: and were written by the slow path or by `push`.
         let block = unsafe { entry.read() };
@@ -190,7 +191,7 @@ impl StackSlot {
             return false;
         }
         let base = self.base.load(Ordering::Relaxed);
-        // SAFETY: entries below the capacity exist.
+        // SAFETY: entries below the capacity exist (I-array).
         let entry = unsafe { base.add(count as usize) };
         // SAFETY: and they are this thread's to write.
         unsafe { entry.write(block.as_ptr()) };
@@ -209,14 +210,14 @@ pub(crate) struct ColdSlot {
     pub(crate) touched: AtomicU32,
     /// Blocks the thread means to have of this class, a power of two; 0 before the first.
     pub(crate) depth: AtomicU16,
-    /// Split: entries of the two arrays' magazines. Stack: unused.
+    /// Split: entries of the two arrays' magazines. Stack: written, not used.
     pub(crate) alloc_capacity: AtomicU16,
     /// See [`alloc_capacity`](Self::alloc_capacity).
     pub(crate) free_capacity: AtomicU16,
     /// Split: blocks at the bottom of the alloc array that are kept from the fast path, because the allocation before them is to be
     /// sampled.
     pub(crate) hidden: AtomicU16,
-    /// Quick turns until the whole slow path has to look again; see `slow::turn_quickly`.
+    /// Split: quick turns until the whole slow path has to look again; see `slow::turn_quickly`. Stack: turns so far.
     pub(crate) quick_turns: AtomicU16,
     /// Allocations until one is to be sampled, that one included; 0: none is.
     pub(crate) until_sample: AtomicU32,

@@ -63,7 +63,8 @@ pub struct Bytes {
     pub thread_cached: usize,
     /// Free blocks in depots, on their way between threads.
     pub depot: usize,
-    /// Free blocks in central's spans, and what is left of spans behind their last block.
+    /// Free blocks in central's spans, what is left of spans behind their last block and of pages behind a sampled one, and of the seed what
+    /// is not handed out.
     pub holes: usize,
     /// Free pages that still hold memory.
     pub dirty: usize,
@@ -71,7 +72,7 @@ pub struct Bytes {
     pub released: usize,
     /// What the allocator uses for itself.
     pub metadata: usize,
-    /// Free blocks in caches of threads that a `fork` left behind: the child cannot use them.
+    /// Free blocks in caches of threads that a `fork` left behind, and pages they had just taken: the child cannot use them.
     pub lost_at_fork: usize,
 }
 

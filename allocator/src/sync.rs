@@ -1,8 +1,8 @@
 //! Floor 2. The lock of all shared rooms.
 //!
 //! Three states in one word, as in Drepper's "Futexes are tricky": free, held, and held with somebody waiting. Nobody spins for
-//! long, because the scheduler may have stopped the holder; nothing waits, allocates or asks the system while holding one, unless
-//! that is the lock's purpose.
+//! long, because the scheduler may have stopped the holder; nothing waits or asks the system while holding one, unless that is the
+//! lock's purpose, or a room above has to wait until the one below has grown.
 //!
 //! Two additions. Locks have ranks and are taken in the order of the floors, which builds with debug assertions check. And a lock
 //! knows its holder, for `fork`: the child of a fork in a program with threads inherits locks whose holders do not exist there.
@@ -159,7 +159,7 @@ impl<T> Deref for Guard<'_, T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: the guard exists, so its thread holds the lock and nobody else has access.
+        // SAFETY: the guard exists, so its thread holds the lock and nobody else has access (I-lock).
         unsafe { &*self.0.value.get() }
     }
 }

@@ -61,7 +61,7 @@ impl<T> Combining<T> {
         let next: *const AtomicPtr<Header> = next;
         let raw = magazine.into_raw();
         loop {
-            // SAFETY: headers stay headers for good, and nobody else has this one before the exchange below.
+            // SAFETY: headers stay headers for good (I-forever), and nobody else has this one before the exchange below.
             // Relaxed: the exchange publishes it.
             unsafe { &*next }.store(top, Ordering::Relaxed);
             // Release: shows the magazine and its link to whoever takes the list. Pairs with the Acquire in `leave`.
@@ -79,7 +79,7 @@ impl<T> Combining<T> {
             if cfg!(loom) || !self.waiting.load(Ordering::Relaxed).is_null() {
                 // Acquire: see `push`.
                 let top = self.waiting.swap(ptr::null_mut(), Ordering::Acquire);
-                // SAFETY: the swap took the whole chain, and every link was published by the push that followed it.
+                // SAFETY: the swap took the whole chain, and every link was published by the push that wrote it.
                 let mut list = unsafe { Stack::from_chain(top) };
                 while let Some(magazine) = list.pop() {
                     work(&mut guard, magazine);

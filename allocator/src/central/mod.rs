@@ -14,6 +14,8 @@
 //!
 //! Everything that comes back is checked in full: range, start of a block, class, and that it is not here already. A double free is
 //! found here at the latest.
+//!
+//! Relaxed for a span's record in the whole file: the class's lock orders it, and [`inspect`] says why it may look without.
 
 pub(crate) mod combining;
 pub(crate) mod seed;
@@ -336,7 +338,7 @@ impl Spans {
         record.next.store(next, Ordering::Relaxed);
         record.previous.store(0, Ordering::Relaxed);
         if let Some(next) = next.checked_sub(1) {
-            // SAFETY: a span on a list exists.
+            // SAFETY: a span on a list exists (I-span).
             unsafe { ground.page_heap.table.record(PageIndex(next)) }.previous.store(page.0 + 1, Ordering::Relaxed);
         }
         self.occupied |= 1 << list;
@@ -367,7 +369,7 @@ impl Spans {
 /// Moves free blocks of a span into `room`, from its end downwards: first those that were used before, then untouched ones.
 fn take_from_span(spans: &mut Spans, class: SizeClass, page: PageIndex, room: &mut [*mut u8], ground: Ground<'_>) -> usize {
     let table = &ground.page_heap.table;
-    // SAFETY: a span on a list exists.
+    // SAFETY: a span on a list exists (I-span).
     let record = unsafe { table.record(page) };
     // SAFETY: as above; it is the first page of a span of so many blocks.
     let bitmap = unsafe { table.bitmap(page, class.span_blocks()) };

@@ -161,7 +161,7 @@ impl Seed {
     fn tables(&self) -> Option<&'static Tables> {
         // Acquire: the tables are zeros by now, and `start` is set. Pairs with the Release in `settle`.
         let tables = self.tables.load(Ordering::Acquire);
-        // SAFETY: null, or made by `settle` and there for good; all zeros are valid tables.
+        // SAFETY: null, or made by `settle` and there for good (I-forever); all zeros are valid tables.
         unsafe { tables.as_ref() }
     }
 

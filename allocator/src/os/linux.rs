@@ -75,7 +75,8 @@ pub(crate) fn use_small_pages(address: usize, bytes: usize) -> bool {
 }
 
 /// Moves the pages of one mapping to the start of another without copying. The old range becomes Unmapped, the rest of
-/// the new one stays Clean. `false`: nothing changed.
+/// the new one stays Clean. `false`: the source is as it was, but whether the target is still mapped nobody can say: most kernels unmap it
+/// before they look at the source.
 ///
 /// # Safety
 ///

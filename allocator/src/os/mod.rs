@@ -48,7 +48,7 @@ pub(crate) const EXIT_ROUNDS: usize = 4;
 /// The pointer that belongs to an address inside a mapping of ours.
 ///
 /// Mappings are joined, split and moved behind Rust's back, so a block's pointer cannot be derived from the pointer of the
-/// call that mapped it. Every mapping exposes its provenance when it is made; this takes it up again.
+/// call that mapped it. Every mapping exposes its provenance when it is made; this takes it up again (I-exposed).
 #[inline(always)]
 pub(crate) fn pointer(address: usize) -> *mut u8 {
     core::ptr::with_exposed_provenance_mut(address)

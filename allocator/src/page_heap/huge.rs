@@ -1,4 +1,5 @@
-//! Floor 4. Huge slots: blocks above 2 MiB, each in a stretch of address space of its own with room to grow.
+//! Floor 4. Huge slots: blocks above 2 MiB, and smaller ones that outgrew the classes, each in a stretch of address space of its own with
+//! room to grow.
 //!
 //! ```text
 //!   slot   ├──── size ────┼─ dirty ─┼─── mapped ───┼──────────── room ────────────┤

@@ -47,7 +47,7 @@ pub(crate) enum Zone {
     Sampled = 1,
 }
 
-/// Retained huge slots beyond this are released by whoever frees one.
+/// Retained huge slots beyond this, or beyond what is in use where that is more, are released by whoever frees one.
 const RETAINED_MAX_BYTES: usize = 64 << 20;
 
 /// The first steps of a zone that the tables of steps tell apart: the sampled zone's come one window later.
@@ -547,7 +547,7 @@ impl PageHeap {
         // The target is mapped first: that proves that the addresses are ours, which moving onto them would not ask.
         let mapped = self.map_slot(&new, size);
         self.counters.count(Event::Move);
-        // SAFETY: both slots are claimed; the source's first `size` bytes are one mapping of the program's block.
+        // SAFETY: both slots are claimed (I-claim); of the source all that is mapped moves, and the target is as long and mapped just now.
         let moved = mapped.is_ok() && unsafe { os::move_mapping(old.address, old.mapped, new.address, size.max(old.mapped)) };
         let mut huge = self.huge.lock();
         if !moved {
@@ -610,7 +610,7 @@ impl PageHeap {
         let address = self.table.address(page);
         let bytes = pages as usize * PAGE_BYTES;
         let aligned = address.is_multiple_of(os::page_bytes()) && bytes.is_multiple_of(os::page_bytes());
-        // SAFETY: the run is claimed: nobody has it, and its content is of no use.
+        // SAFETY: the run is claimed (I-claim): nobody has it, and its content is of no use.
         aligned && unsafe { self.purge(address, bytes) }
     }
 
@@ -620,7 +620,7 @@ impl PageHeap {
         while released < bytes {
             let claimed = self.huge.lock().claim_retained(until);
             let Some(slot) = claimed else { break };
-            // SAFETY: the slot is claimed and no program has it.
+            // SAFETY: the slot is claimed (I-claim) and no program has it.
             let unmapped = unsafe { self.unmap(slot.address, slot.mapped) };
             if unmapped && slot.outside {
                 self.huge.lock().forget(slot.address);
@@ -656,7 +656,7 @@ impl PageHeap {
         while released < bytes {
             let claimed = self.state.lock()[Zone::Window as usize].claim_empty();
             let Some(step) = claimed else { break };
-            // SAFETY: the step is claimed and nobody uses any of its pages.
+            // SAFETY: the step is claimed (I-claim) and nobody uses any of its pages.
             let unmapped = unsafe { self.unmap(self.table.address(PageIndex::of_step(step)), STEP_BYTES) };
             let mut state = self.state.lock();
             if !unmapped {

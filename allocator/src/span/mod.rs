@@ -38,7 +38,7 @@ impl PageTable {
     pub(crate) unsafe fn bitmap(&self, page: PageIndex, blocks: u32) -> Bitmap<'_> {
         // SAFETY: handed on to the caller.
         let record = unsafe { self.record(page) };
-        // Relaxed: written at the span's birth; the class's lock orders it.
+        // Relaxed: written at the span's birth; the class's lock orders it, and for who looks without, that it got a block of the span.
         let cell = record.cell.load(Ordering::Relaxed);
         let bits = if cell == 0 { self.entry(Table::Bits, page) } else { cell as usize };
         let words = crate::os::pointer(bits).cast::<AtomicU64>();

@@ -101,6 +101,8 @@ impl PageTable {
 
     /// The address of page 0, once the region is chosen.
     pub(crate) fn start(&self) -> Option<usize> {
+        // Relaxed, here and below: whoever has a page, or the lock under which regions are chosen, sees what `settle` wrote. Who only wonders
+        // whether there is a region may be told no.
         let start = self.start.load(Ordering::Relaxed);
         (start != 0).then_some(start)
     }

@@ -72,14 +72,15 @@ pub(crate) fn birth(registry: &Registry<Record>, supply: &Supply) -> Option<&'st
         }
         None => {
             let memory = supply.meta.take(size_of::<Record>(), align_of::<Record>())?;
-            // SAFETY: so many zeros, aligned, ours for good; all zeros is a valid record: every field is an atomic number or pointer.
+            // SAFETY: so many zeros, aligned, ours for good (I-forever); all zeros is a valid record: every field is a number or a pointer.
             let record: &'static Record = unsafe { memory.cast().as_ref() };
             registry.enlist(record);
             supply.counters().count(Event::RecordBirth);
             record
         }
     };
-    // Relaxed: the owner's own fields; a fork handler reads them in the same thread.
+    // Relaxed: the owner's own fields. Whoever looks for dead threads reads them after `life`, whose Release publishes them; the child of a
+    // fork is the only thread.
     record.owner.store(os::thread_token(), Ordering::Relaxed);
     record.thread.store(os::thread_id(), Ordering::Relaxed);
     record.exit_rounds.store(0, Ordering::Relaxed);
@@ -89,7 +90,8 @@ pub(crate) fn birth(registry: &Registry<Record>, supply: &Supply) -> Option<&'st
 
 impl Record {
     /// A block of a class that the fast path did not have, if all it takes is to let the two arrays change places. Needs nothing of what a
-    /// slow path needs: no lock, no system call, nothing that a signal handler must not meet half done.
+    /// slow path needs: no lock, no system call. Unlike a slow path it does not keep signal handlers out, so one that allocates in between
+    /// meets the slot half changed.
     #[inline]
     pub(crate) fn alloc_quickly(&self, class: SizeClass) -> Option<NonNull<u8>> {
         let hot = self.hot().split(class);
@@ -212,6 +214,7 @@ impl Record {
     /// Has one class other than `busy` give up all it caches, if nothing happened to it for long.
     fn shed_one(&self, busy: SizeClass, supply: &Supply) {
         let class = self.next_hand();
+        // Relaxed: the owner's own.
         let touched = self.cold(class).touched.load(Ordering::Relaxed);
         if class != busy && self.entry().wrapping_sub(touched) > IDLE_ENTRIES {
             self.drain_class(class, supply);

@@ -39,10 +39,10 @@ impl HotSlots {
     #[inline(always)]
     pub(crate) fn split(&self, class: SizeClass) -> &SplitSlot {
         debug_assert_eq!(class.shape(), Shape::Split);
-        // SAFETY: the class is one of those that the inlined path serves, so it has a slot.
+        // SAFETY: the class is one of those that the inlined path serves, so it has a slot (I-class).
         let slot = unsafe { self.0.get_unchecked(class.index()) };
-        // SAFETY: both halves of the union are atomic numbers and pointers of the same size, valid whatever their bits; this class uses
-        // this one.
+        // SAFETY: both halves of the union are numbers and pointers of the same size, valid whatever their bits; this class uses this one
+        // (I-class).
         unsafe { &slot.split }
     }
 
@@ -72,7 +72,7 @@ impl EmptyHeap {
         slots.addr().wrapping_sub(heaps.as_ptr().addr()) < size_of_val(heaps)
     }
 
-    /// The address under which the fast path takes it for slots. Only relaxed loads reach it: nothing is stored before the branch.
+    /// The address under which the fast path takes it for slots. Only loads reach it: nothing is stored before the branch (I-empty).
     pub(crate) const fn as_slots(&'static self) -> *const HotSlots {
         (&raw const *self).cast()
     }
@@ -133,7 +133,7 @@ pub(crate) struct Record {
     earned: AtomicU64,
 }
 
-// Relaxed in the whole file unless said otherwise: the owner is the only writer, and the registry's lock orders changes of owner.
+// Relaxed in the whole file unless said otherwise: the owner is the only writer, and what orders changes of owner is said at I-owner.
 impl Record {
     pub(crate) fn hot(&self) -> &HotSlots {
         &self.hot
@@ -169,7 +169,7 @@ impl Record {
             Shape::Stack => self.cold(class).stack_counts(self.hot.stack(class)),
             Shape::Whole => {
                 let slot = self.whole(class);
-                // Acquire: pairs with the Release in `take_whole` and `keep_whole`. Frees first, see `slot`.
+                // Acquire: pairs with the Release in `count_whole_allocation` and `count_whole_free`. Frees first, see `slot`.
                 let frees = slot.frees.load(Ordering::Acquire);
                 let allocations = slot.allocations.load(Ordering::Acquire);
                 let counts = SlotCounts { allocations, frees, cached: slot.kept.load(Ordering::Relaxed) as u64 };

@@ -10,7 +10,8 @@ use core::ptr;
 use crate::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use crate::sync::{Lock, Rank};
 
-/// What the registry needs of a record: two links. The first is written once, the second under the registry's lock.
+/// What the registry needs of a record: two links. The first is written once; the second while the record is in the pool, under the
+/// registry's lock, and otherwise by whoever took it out.
 pub(crate) trait Enlisted: Sized + 'static {
     /// The record that was added before this one.
     fn older(&self) -> &AtomicPtr<Self>;
@@ -69,7 +70,7 @@ impl<R: Enlisted> Registry<R> {
         // sequence carries along.
         let mut next = self.newest.load(Ordering::Acquire);
         core::iter::from_fn(move || {
-            // SAFETY: null or an enlisted record, which is there for good and published.
+            // SAFETY: null or an enlisted record, which is there for good (I-forever) and published.
             let record = unsafe { next.as_ref() }?;
             // Relaxed: written before the record was published.
             next = record.older().load(Ordering::Relaxed);
@@ -80,7 +81,7 @@ impl<R: Enlisted> Registry<R> {
     /// Leaves a record to the next thread that is born. Its owner touches it no more.
     pub(crate) fn pool(&self, record: &'static R) {
         let mut pool = self.pool.lock();
-        // Relaxed: the lock orders it.
+        // Relaxed: the lock orders the link, and the number is a look.
         record.pooled_before().store(*pool, Ordering::Relaxed);
         *pool = ptr::from_ref(record).cast_mut();
         self.pooled.fetch_add(1, Ordering::Relaxed);
@@ -96,6 +97,7 @@ impl<R: Enlisted> Registry<R> {
         let mut pool = self.pool.lock();
         // SAFETY: null or a pooled record, which is there for good.
         let record = unsafe { pool.as_ref() }?;
+        // Relaxed: as in `pool`.
         *pool = record.pooled_before().load(Ordering::Relaxed);
         self.pooled.fetch_sub(1, Ordering::Relaxed);
         Some(record)
@@ -103,6 +105,7 @@ impl<R: Enlisted> Registry<R> {
 
     /// How many records there are.
     pub(crate) fn count(&self) -> usize {
+        // Relaxed, here and in `pooled`: a number that may be old.
         self.count.load(Ordering::Relaxed)
     }
 
