@@ -194,8 +194,8 @@ impl Cargo {
         let mut built = match self.build_together(&required)? {
             Ok(built) => built,
             Err(message) => {
-                eprintln!("{message}");
                 let names: Vec<&str> = required.iter().map(|subject| subject.name).collect();
+                eprintln!("{message}");
                 bail!("{} must build and does not; above is what cargo says", names.join(" or "))
             }
         };
@@ -204,7 +204,7 @@ impl Cargo {
             match self.build_together(&[peer])? {
                 Ok(one) => built.extend(one),
                 Err(message) => {
-                    eprintln!("{message}");
+                    eprintln!("{} does not build; cargo says:\n{message}", peer.name);
                     failed.push(peer);
                 }
             }
@@ -286,7 +286,7 @@ fn progress(artifacts: Option<usize>) -> Result<ProgressBar> {
 
 /// Shows what cargo is at, and keeps what it complains about: the end of it, where the reason stands.
 fn listen(stderr: impl Read, bar: &ProgressBar) -> String {
-    const LINES_MAX: usize = 40;
+    const LINES_MAX: usize = 60;
     const STEPS: [&str; 7] = ["Compiling", "Downloading", "Downloaded", "Locking", "Updating", "Blocking", "Finished"];
     let mut complaints = Vec::new();
     for line in BufReader::new(stderr).lines().map_while(std::result::Result::ok) {
@@ -296,8 +296,10 @@ fn listen(stderr: impl Read, bar: &ProgressBar) -> String {
             complaints.push(line);
         }
     }
-    let first = complaints.len().saturating_sub(LINES_MAX);
-    complaints[first..].join("\n")
+    // Of a build script, cargo prints all that it said before, too.
+    let heading = complaints.iter().rposition(|line| line.trim() == "--- stderr");
+    let first = heading.map_or(0, |heading| heading + 1).max(complaints.len().saturating_sub(LINES_MAX));
+    complaints[first..].join("\n").trim_matches('\n').to_owned()
 }
 
 /// The first line of an error message, and what it says of the cause.

@@ -20,7 +20,7 @@ mod statistics;
 mod subjects;
 
 use std::collections::hash_map::RandomState;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::fs;
 use std::hash::BuildHasher;
 use std::io::Write;
@@ -217,7 +217,7 @@ fn kept_at(arguments: &Arguments, cargo: &Cargo, date: &str) -> Result<PathBuf> 
 }
 
 fn does_not_build(subject: &'static Subject) -> LeftOut {
-    let reason = format!("it does not build here, which takes {}; above is what cargo says", subject.needs);
+    let reason = format!("it does not build here, which takes {}", subject.needs);
     LeftOut { subject: subject.name.to_owned(), reason }
 }
 
@@ -251,6 +251,10 @@ fn commit(workspace: &Path) -> Option<String> {
 fn farewell(kept: &Path, took: Duration, all: bool) -> String {
     let here = std::env::current_dir().unwrap_or_default();
     let kept = kept.strip_prefix(here).unwrap_or(kept).display();
-    let more = if all { "" } else { "\nAll workloads, ten times:     cargo run --release -- --full" };
-    format!("\nThis took {} s. Print it again:  cargo run --release -- report {kept}{more}\n", took.as_secs())
+    let mut text = format!("\nThis took {} s; every run is kept.\n", took.as_secs());
+    let _ = writeln!(text, "Print it again:           cargo run --release -- report {kept}");
+    if !all {
+        let _ = writeln!(text, "All workloads, ten times: cargo run --release -- --full");
+    }
+    text
 }

@@ -369,21 +369,28 @@ impl<'a> Report<'a> {
 
     fn print_legend(&self, text: &mut String) {
         let repetitions = self.kept.session.repetitions as usize;
+        let is_sure = repetitions >= Estimate::RUNS_MIN;
         let _ = writeln!(text, "\nFigures are medians of {repetitions} run{}; less is better.", plural(repetitions));
-        if repetitions < Estimate::RUNS_MIN {
-            let _ = writeln!(text, "Fewer than {} runs say nothing at 95 %, so there are no intervals.", Estimate::RUNS_MIN);
+        let _ = if is_sure {
+            writeln!(text, "± is how far the 95 % interval of a median reaches.")
         } else {
-            let _ = writeln!(text, "± is how far the 95 % interval of the median reaches.");
-        }
+            writeln!(
+                text,
+                "Fewer than {} runs say nothing at 95 %, so there are no intervals and no verdicts.",
+                Estimate::RUNS_MIN
+            )
+        };
         if !self.compares() {
             return;
         }
         let _ = writeln!(
             text,
-            "The ratio divides the figure of the best other allocator in the row by Freestone's, run by run; its 95 % interval is in\n\
-             parentheses. Above 1 Freestone is better, below 1 it is worse; ~ means that the interval contains 1: no difference.\n\
-             Geometric means are multiples of Freestone's figure."
+            "The ratio divides the figure of the best other allocator in the row by Freestone's, run by run: above 1 Freestone is\n\
+             better, below 1 it is worse. Geometric means are multiples of Freestone's figure."
         );
+        if is_sure {
+            let _ = writeln!(text, "In parentheses is the ratio's 95 % interval; ~ means that it contains 1: no difference.");
+        }
     }
 
     /// A line each for those who read no table.
@@ -399,9 +406,7 @@ impl<'a> Report<'a> {
             let (better, worse, even) = (count(Side::Above), count(Side::Below), count(Side::Even));
             let _ = writeln!(lines, "{name} {} in {better}, {} in {worse}, no difference in {even}", metric.better, metric.worse);
         }
-        let count = self.rows.len();
-        let _ =
-            write!(text, "\nFreestone against the best of the others in each of {count} workload{}:\n\n{lines}", plural(count));
+        let _ = write!(text, "\nFreestone against the best of the others in each workload:\n\n{lines}");
     }
 }
 
