@@ -4,25 +4,22 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Parser, Subcommand};
 
-/// Compares Freestone with other allocators, in time and in memory, and says so where it loses or where there is no difference.
-///
-/// Without options: the telling workloads, six times on each of system (the C library's), jemalloc, mimalloc and freestone. Every run is a
-/// process of its own; the subjects take turns in random order. It needs Rust, a C compiler and make, and takes about three minutes once
-/// all is built.
+/// Below the options. The lines end by hand: for wrapping them clap would need one more crate.
+const DEFAULTS: &str = "\
+Without options: the telling workloads, six times on each of system (the C library's allocator), jemalloc, mimalloc
+and freestone. Every run is a process of its own, and the subjects take turns in random order. All this needs Rust,
+a C compiler and make, and takes one to three minutes once it is built.";
+
+/// Compares Freestone with other allocators, in time and in memory, and says so where it loses or where there is no difference
 #[derive(Debug, Parser)]
-#[command(
-    name = "freestone-bench",
-    bin_name = "freestone-bench",
-    version,
-    max_term_width = 110,
-    args_conflicts_with_subcommands = true
-)]
+#[command(name = "freestone-bench", bin_name = "freestone-bench", version, args_conflicts_with_subcommands = true)]
+#[command(after_help = DEFAULTS, disable_help_subcommand = true)]
 pub(crate) struct Arguments {
     /// Print the table of a file that an earlier session kept, instead of measuring.
     #[command(subcommand)]
     pub(crate) verb: Option<Verb>,
 
-    /// All workloads, ten times.
+    /// All workloads, ten times: about 20 minutes.
     #[arg(long)]
     pub(crate) full: bool,
 

@@ -196,7 +196,7 @@ impl Cargo {
             Err(message) => {
                 let names: Vec<&str> = required.iter().map(|subject| subject.name).collect();
                 eprintln!("{message}");
-                bail!("{} must build and does not; above is what cargo says", names.join(" or "))
+                bail!("cargo cannot build {}; above is what it says", names.join(" and "))
             }
         };
         let mut failed = Vec::new();

@@ -254,7 +254,7 @@ fn farewell(kept: &Path, took: Duration, all: bool) -> String {
     let mut text = format!("\nThis took {} s; every run is kept.\n", took.as_secs());
     let _ = writeln!(text, "Print it again:           cargo run --release -- report {kept}");
     if !all {
-        let _ = writeln!(text, "All workloads, ten times: cargo run --release -- --full");
+        let _ = writeln!(text, "All workloads, ten times: cargo run --release -- --full   (about 20 minutes)");
     }
     text
 }

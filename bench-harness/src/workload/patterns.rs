@@ -133,7 +133,7 @@ pub const WORKLOADS: &[Workload] = &[
     },
     Workload {
         name: "burst-idle",
-        about: "256 MiB of mixed blocks, all freed, then 12 s of nothing: the memory column is what is still resident after 2 s, then 12 s",
+        about: "256 MiB of mixed blocks, all freed, then 12 s of nothing: how much is still resident after 2 s and after 12 s",
         telling: false,
         run: burst_idle,
     },
