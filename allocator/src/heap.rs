@@ -18,7 +18,7 @@ use core::cell::Cell;
 use core::ffi::c_void;
 use core::ptr::NonNull;
 
-use crate::atomic::{AtomicBool, AtomicU32, Ordering};
+use crate::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 use crate::config::CHECKED;
 use crate::counters::Event;
 use crate::fatal::{Misuse, broken, misuse};
@@ -73,6 +73,8 @@ struct Heap {
     exit_key: AtomicU32,
     /// Records of threads that ended unnoticed are looked for when there are so many.
     reap_at: AtomicU32,
+    /// While a fork is under way: what stands in [`CURRENT`] of the thread that forks otherwise.
+    forking: AtomicPtr<HotSlots>,
 }
 
 static HEAP: Heap = Heap {
@@ -83,6 +85,7 @@ static HEAP: Heap = Heap {
     started: AtomicBool::new(false),
     exit_key: AtomicU32::new(0),
     reap_at: AtomicU32::new(8),
+    forking: AtomicPtr::new(core::ptr::null_mut()),
 };
 
 /// Takes a slow path of the calling thread: [`BUSY`] stands in for its slots meanwhile, and `errno` is kept for the program. `work` gets the
@@ -207,6 +210,15 @@ fn complain(complaint: Complaint<'_>) {
     os::write_error(&line[..=length]);
 }
 
+/// Keeps signal handlers that allocate out of what the calling thread is doing: they are refused, because they might need its locks.
+fn undisturbed<R>(work: impl FnOnce() -> R) -> R {
+    let before = CURRENT.with(Cell::get);
+    set_current(BUSY);
+    let result = work();
+    set_current(before);
+    result
+}
+
 /// Runs in every thread that ends, once per round of destructors. Other destructors may still allocate, so the record is kept until the
 /// last round; who comes later is served without one.
 unsafe extern "C" fn thread_ends(record: *mut c_void) {
@@ -220,7 +232,10 @@ unsafe extern "C" fn thread_ends(record: *mut c_void) {
         return;
     }
     set_current(GONE);
-    leave_to_next(record);
+    // AcqRel: whoever takes the number away has the record; `reap_unnoticed` may have seen it while this thread was still about.
+    if record.thread.swap(0, Ordering::AcqRel) != 0 {
+        undisturbed(|| leave_to_next(record));
+    }
 }
 
 fn leave_to_next(record: &'static Record) {
@@ -238,7 +253,8 @@ fn reap_unnoticed() {
         return;
     }
     let mut found = 0;
-    for record in HEAP.registry.records().filter(|record| record.life() == Life::Active) {
+    // One that was left in the middle of a change is of no use.
+    for record in HEAP.registry.records().filter(|record| record.life() == Life::Active && !record.is_being_changed()) {
         let thread = record.thread.load(Ordering::Relaxed);
         // Two newborns may look at the same time; only the one that changes the number has the record.
         if thread != 0
@@ -429,29 +445,47 @@ pub(crate) fn sample_after(class: SizeClass, allocations: u32) -> bool {
 
 // ---- fork ----------------------------------------------------------------------------------------------------------
 
-/// Takes every lock, so that the child gets every room in one piece.
+/// Takes every lock, so that the child gets every room in one piece. Until they are given back the thread counts as being in a slow path:
+/// a signal handler that needed one of these locks would wait for ever.
 unsafe extern "C" fn before_fork() {
+    let before = CURRENT.with(Cell::get);
+    set_current(BUSY);
     HEAP.start.before_fork();
     HEAP.scavenger.before_fork();
     HEAP.registry.before_fork();
     HEAP.supply.before_fork();
+    // Relaxed: one thread forks at a time, as the locks see to.
+    HEAP.forking.store(before.cast_mut(), Ordering::Relaxed);
 }
 
-fn give_locks_back() {
+/// Gives the locks back and has `work` done, which may take them; but not where a signal handler forked that interrupted a slow path, for
+/// that one may hold them.
+fn finish_fork(work: impl FnOnce()) {
+    let before = HEAP.forking.load(Ordering::Relaxed);
     HEAP.supply.after_fork();
     HEAP.registry.after_fork();
     HEAP.scavenger.after_fork();
     HEAP.start.after_fork();
+    if before.cast_const() != BUSY {
+        HEAP.supply.look_again_after_fork();
+        work();
+    }
+    set_current(before);
 }
 
 unsafe extern "C" fn after_fork_in_parent() {
-    give_locks_back();
+    finish_fork(|| {});
 }
 
 /// In the child only the forking thread goes on. What the others cached cannot be used: they may have been stopped anywhere. Their counts
 /// are kept, their blocks are booked as lost.
 unsafe extern "C" fn after_fork_in_child() {
-    give_locks_back();
+    leave_others_behind();
+    finish_fork(book_losses);
+}
+
+/// Takes no lock.
+fn leave_others_behind() {
     let me = os::thread_token();
     for record in HEAP.registry.records() {
         // Relaxed, here and below: this is the only thread.
@@ -461,7 +495,6 @@ unsafe extern "C" fn after_fork_in_child() {
             orphan(record);
         }
     }
-    book_losses();
 }
 
 fn orphan(record: &Record) {
@@ -470,6 +503,7 @@ fn orphan(record: &Record) {
         HEAP.supply.direct.allocations[class.index()].fetch_add(counts.allocations, Ordering::Relaxed);
         HEAP.supply.direct.frees[class.index()].fetch_add(counts.frees, Ordering::Relaxed);
     }
+    record.end_loans(&HEAP.supply);
     record.set_life(Life::Orphaned);
 }
 

@@ -72,10 +72,17 @@ impl Large {
         if align > ALIGN_MAX || size > isize::MAX as usize {
             return None;
         }
-        if growing == Growing::Yes || size > RUN_BYTES_MAX || align > RUN_BYTES_MAX {
-            let HugeBlock { address, dirty, size } = page_heap.take_huge(size.max(1), align, meta)?;
-            self.count_allocation(size);
-            return Some(LargeBlock { address, dirty });
+        let fits_a_run = size <= RUN_BYTES_MAX && align <= RUN_BYTES_MAX;
+        if growing == Growing::Yes || !fits_a_run {
+            match page_heap.take_huge(size.max(1), align, meta) {
+                Some(HugeBlock { address, dirty, size }) => {
+                    self.count_allocation(size);
+                    return Some(LargeBlock { address, dirty });
+                }
+                None if !fits_a_run => return None,
+                // Where address space is scarce, pages that are mapped already may still do.
+                None => {}
+            }
         }
         let pages = size.div_ceil(PAGE_BYTES).max(1) as u32;
         let run = page_heap.take_run(pages, align.div_ceil(PAGE_BYTES) as u32, Zone::Window)?;
@@ -134,8 +141,9 @@ impl Large {
             }
             record.set_pages(new);
         }
-        self.count_free(old as usize * PAGE_BYTES);
+        // The new one first: in between, the block is counted twice rather than not at all.
         self.count_allocation(new as usize * PAGE_BYTES);
+        self.count_free(old as usize * PAGE_BYTES);
         Ok(in_place(new as usize * PAGE_BYTES))
     }
 
@@ -152,8 +160,8 @@ impl Large {
             None => page_heap.move_huge(address, size, align, meta).map_err(misuse_of)?,
         };
         Ok(resized.map(|(old_size, block)| {
-            self.count_free(old_size);
             self.count_allocation(block.size);
+            self.count_free(old_size);
             LargeBlock { address: block.address, dirty: block.dirty }
         }))
     }

@@ -22,14 +22,20 @@ use crate::config::{MAGAZINE_BLOCKS_MAX, MAGAZINE_BLOCKS_MIN};
 /// Capacities are powers of two between these; so many of them there are.
 pub(crate) const CAPACITIES: usize = (MAGAZINE_BLOCKS_MAX / MAGAZINE_BLOCKS_MIN).ilog2() as usize + 1;
 
+/// A mark on an entry in a magazine of a class with a stack or of whole blocks: the block's memory reads as zero. The topmost bit, which no
+/// program's address has; a low bit would hide a free of a misaligned pointer. Split magazines never hold it.
+#[cfg_attr(loom, allow(dead_code))]
+pub(crate) const ZEROED: usize = 1 << (usize::BITS - 1);
+
 /// What every magazine starts with. Lives in `meta`, so it stays a header for good.
 #[repr(C)]
 pub(crate) struct Header {
     /// The next one on whatever list this magazine is on.
     next: AtomicPtr<Header>,
+    /// Written once, when the magazine is made.
     capacity: u32,
-    first: u16,
-    /// Atomic because readers of statistics look at it without having the magazine.
+    // Atomic, here and below, because readers of statistics look at a header without having its magazine.
+    first: AtomicU16,
     count: AtomicU16,
 }
 
@@ -79,7 +85,7 @@ impl Magazine {
         debug_assert!((MAGAZINE_BLOCKS_MIN..=MAGAZINE_BLOCKS_MAX).contains(&capacity));
         debug_assert!(capacity.is_power_of_two());
         let header = memory.cast::<Header>();
-        let empty = Header { next: AtomicPtr::default(), capacity: capacity as u32, first: 0, count: AtomicU16::new(0) };
+        let empty = Header { next: AtomicPtr::default(), capacity: capacity as u32, first: AtomicU16::new(0), count: AtomicU16::new(0) };
         // SAFETY: the caller gives memory with room for the header and the entries behind it.
         unsafe { header.write(empty) };
         Self(header)
@@ -89,12 +95,6 @@ impl Magazine {
     fn header(&self) -> &Header {
         // SAFETY: headers are never given back, and only the holder of the value changes this one (I-magazine).
         unsafe { self.0.as_ref() }
-    }
-
-    #[inline]
-    fn header_mut(&mut self) -> &mut Header {
-        // SAFETY: as in `header`; `&mut self` makes the access unique but for readers of statistics, who look at the atomic `count`.
-        unsafe { self.0.as_mut() }
     }
 
     /// The link to the next magazine of a list.
@@ -125,15 +125,15 @@ impl Magazine {
     #[inline]
     pub(crate) fn set_range(&mut self, first: usize, count: usize) {
         debug_assert!(first + count <= self.capacity());
-        let header = self.header_mut();
-        header.first = first as u16;
+        let header = self.header();
+        header.first.store(first as u16, Ordering::Relaxed);
         header.count.store(count as u16, Ordering::Relaxed);
     }
 
     /// Where the blocks begin.
     #[inline]
     pub(crate) fn first(&self) -> usize {
-        usize::from(self.header().first)
+        usize::from(self.header().first.load(Ordering::Relaxed))
     }
 
     /// The blocks inside.

@@ -61,10 +61,10 @@ impl Sampling {
             return Err(Misuse::DoubleFree);
         }
         record.end();
-        page_heap.give_run(page, record.pages());
-        // Release: as in `allocate`.
+        // Counted before the pages go, so that they are never both. Release: as in `allocate`.
         self.frees[class.index()].fetch_add(1, Ordering::Release);
         page_heap.counters.count(Event::SampledEnd);
+        page_heap.give_run(page, record.pages());
         Ok(())
     }
 

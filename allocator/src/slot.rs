@@ -25,8 +25,7 @@ use core::hint;
 use core::ptr::NonNull;
 
 use crate::atomic::{AtomicI64, AtomicPtr, AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
-use crate::central::ZEROED;
-use crate::magazine::{Header, Magazine};
+use crate::magazine::{Header, Magazine, ZEROED};
 
 /// The hot half of a class with split magazines. All zeros: both arrays are at their ends.
 #[derive(Debug)]

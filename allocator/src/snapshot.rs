@@ -259,7 +259,7 @@ pub(crate) fn take(supply: &Supply, registry: &Registry<Record>) -> Snapshot {
     // The parts were read one after the other; only together with the page heap's own sum do they say whether they fit.
     snapshot.approximate |= snapshot.bytes.reserved() != page_heap.mapped + metadata_mapped;
 
-    snapshot.thread_records = registry.count();
+    snapshot.thread_records = registry.records().filter(|record| record.life() != Life::Orphaned).count();
     snapshot.thread_records_pooled = registry.pooled();
     snapshot.events = read_events(supply, registry);
     snapshot

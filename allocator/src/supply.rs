@@ -9,7 +9,7 @@ use core::ptr::NonNull;
 
 use crate::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::central::seed::Seed;
-use crate::central::{Central, Ground, ZEROED, inspect, inspect_all, whole_record};
+use crate::central::{Central, Ground, inspect, inspect_all, whole_record};
 use crate::config::{
     DEPOT_CHARGE_BYTES_MIN, DEPOT_SLOT_BYTES, DEPOT_SLOTS, LEASE_BYTES, LEND_LIVE_SHARE, LEND_MIN_BYTES, MAGAZINE_BLOCKS_MAX, MAGAZINE_BLOCKS_MIN,
     STACK_BLOCKS_MIN, STACK_BYTES_TARGET, STACK_FIRST_BYTES,
@@ -18,7 +18,7 @@ use crate::counters::{Counters, Event};
 use crate::depot::Depot;
 use crate::fatal::{Misuse, misuse};
 use crate::large::Large;
-use crate::magazine::{CAPACITIES, Magazine, capacity_index};
+use crate::magazine::{CAPACITIES, Magazine, ZEROED, capacity_index};
 use crate::meta::Meta;
 use crate::os;
 use crate::page_heap::{PageHeap, Thorough};
@@ -199,7 +199,7 @@ impl Supply {
             return got;
         }
         self.drain_depots();
-        self.page_heap.release(usize::MAX, u32::MAX / 4, Thorough::No);
+        self.page_heap.release(usize::MAX, self.page_heap.tick(), Thorough::No);
         self.central(class).refill(class, room, self.ground(), emptied)
     }
 
@@ -309,5 +309,12 @@ impl Supply {
         self.seed.after_fork();
         self.centrals.iter().for_each(Central::after_fork);
         self.depots.iter().for_each(Depot::after_fork);
+    }
+
+    /// Works off what other threads left for central while the fork held its locks. The calling thread must be in no slow path.
+    pub(crate) fn look_again_after_fork(&self) {
+        for class in SizeClass::all() {
+            self.central(class).look_again(class, self.ground(), |magazine| self.spare_magazine(magazine));
+        }
     }
 }

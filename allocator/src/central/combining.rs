@@ -103,6 +103,21 @@ impl<T> Combining<T> {
         }
     }
 
+    /// Works off what came while a fork held the lock: its holder does not look before going.
+    #[cfg_attr(loom, allow(dead_code))]
+    pub(crate) fn look_again(&self, mut work: impl FnMut(&mut T, Magazine)) {
+        // SeqCst: orders the unlocking before this look. Pairs with the fence in `give`.
+        fence(Ordering::SeqCst);
+        // Relaxed: the fence orders it.
+        if self.waiting.load(Ordering::Relaxed).is_null() {
+            return;
+        }
+        // Who holds it looks before going.
+        if let Some(guard) = self.lock.try_lock() {
+            self.leave(guard, &mut work);
+        }
+    }
+
     pub(crate) fn before_fork(&self) {
         self.lock.before_fork();
     }

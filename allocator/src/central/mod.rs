@@ -23,7 +23,7 @@ pub(crate) mod seed;
 use crate::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::counters::Event;
 use crate::fatal::{Misuse, misuse};
-use crate::magazine::Magazine;
+use crate::magazine::{Magazine, ZEROED};
 use crate::meta::Meta;
 use crate::os;
 use crate::page_heap::{PageHeap, Zone};
@@ -35,10 +35,6 @@ use crate::units::{PAGE_BYTES, PageIndex};
 
 use combining::Combining;
 use seed::Seed;
-
-/// A mark on an entry in a magazine of a class with a stack or of whole blocks: the block's memory reads as zero. The topmost bit, which no
-/// program's address has; a low bit would hide a free of a misaligned pointer. Split magazines never hold it.
-pub(crate) const ZEROED: usize = 1 << (usize::BITS - 1);
 
 /// What central needs from below.
 #[derive(Clone, Copy)]
@@ -128,6 +124,14 @@ impl Central {
                 emptied(magazine);
             },
         );
+    }
+
+    /// Works off the magazines that came while a fork held the lock. `emptied` gets them.
+    pub(crate) fn look_again(&self, class: SizeClass, ground: Ground<'_>, mut emptied: impl FnMut(Magazine)) {
+        self.spans.look_again(|spans, magazine| {
+            self.flush_locked(spans, class, magazine.blocks(), ground);
+            emptied(magazine);
+        });
     }
 
     /// Blocks that are not here.
@@ -305,13 +309,14 @@ impl Central {
             match whole_record(address, class, ground) {
                 Ok((page, record)) => {
                     record.end();
+                    // Counted before the pages go, so that they are never both. Relaxed: counts.
+                    self.out.fetch_sub(1, Ordering::Relaxed);
+                    self.span_count.fetch_sub(1, Ordering::Relaxed);
                     ground.page_heap.give_run(page, class.span_pages());
                 }
                 Err(kind) => misuse(kind, address, Some(class.index()), class.bytes()),
             }
         }
-        self.out.fetch_sub(blocks.len() as u64, Ordering::Relaxed);
-        self.span_count.fetch_sub(blocks.len(), Ordering::Relaxed);
     }
 }
 

@@ -61,6 +61,29 @@ fn blocks_are_popped_in_address_order_and_spans_end_when_all_are_back() {
     assert_eq!(heap.page_heap.bytes().runs, crate::config::SEED_BYTES);
 }
 
+/// A fork holds every lock and does not look before it gives them back.
+#[test]
+fn what_comes_during_a_fork_is_not_left_behind() {
+    let heap = heap();
+    let class = class(64);
+    let blocks = heap.refill(class, 4);
+    let central = &heap.centrals[class.index()];
+    let memory = heap.meta.take(Magazine::bytes(4), align_of::<usize>()).expect("memory is there");
+    // SAFETY: so many zeros, aligned, and nobody else's.
+    let mut magazine = unsafe { Magazine::new(memory, 4) };
+    magazine.room().copy_from_slice(&blocks);
+    magazine.set_range(0, 4);
+    central.before_fork();
+    std::thread::scope(|scope| {
+        scope.spawn(|| central.flush(class, magazine, heap.ground(), |_| panic!("the lock is taken")));
+    });
+    assert_eq!(central.out(), 4, "it waits");
+    central.after_fork();
+    let mut emptied = 0;
+    central.look_again(class, heap.ground(), |_| emptied += 1);
+    assert_eq!((central.out(), emptied), (0, 1));
+}
+
 #[test]
 fn the_fullest_span_is_drained_first() {
     let heap = heap();

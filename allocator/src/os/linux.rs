@@ -162,8 +162,10 @@ pub(crate) fn thread_token() -> usize {
 /// The processor the calling thread runs on, now or a moment ago. A few nanoseconds.
 #[inline]
 pub(crate) fn processor() -> usize {
-    // SAFETY: always allowed. A kernel that does not know answers −1, which is as good as any number.
-    unsafe { libc::sched_getcpu() as usize }
+    // SAFETY: always allowed.
+    let number = unsafe { libc::sched_getcpu() };
+    // A kernel that does not know answers −1.
+    usize::try_from(number).unwrap_or(0)
 }
 
 /// The kernel's number of the calling thread.

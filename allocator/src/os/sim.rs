@@ -233,6 +233,10 @@ pub(crate) fn use_small_pages(address: usize, bytes: usize) -> bool {
 /// As in `linux`.
 pub(crate) unsafe fn move_mapping(from: usize, from_bytes: usize, to: usize, to_bytes: usize) -> bool {
     if with_book(Book::refuses) == Some(true) {
+        // As the least friendly kernels do: the target is gone all the same.
+        with_book(|book| book.remove(to, to_bytes));
+        // SAFETY: the caller mapped the target and knows that it may be lost.
+        unsafe { linux::unmap(to, to_bytes) };
         return false;
     }
     with_book(|book| {

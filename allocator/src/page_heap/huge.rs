@@ -25,8 +25,19 @@ pub(crate) enum State {
     Retained,
     /// The program.
     Live,
+    /// The program, while one of our threads unmaps what lies behind its bytes.
+    Trimmed,
+    /// Nobody: the program gave it back while it was being trimmed. Whoever trims it makes it `Retained`.
+    Left,
     /// One of our threads, which is about to map, unmap or move it.
     Busy,
+}
+
+impl State {
+    /// Does the program have it?
+    fn is_live(self) -> bool {
+        matches!(self, Self::Live | Self::Trimmed)
+    }
 }
 
 /// One slot.
@@ -159,7 +170,7 @@ impl Slots {
         totals.mapped = totals.mapped + after.mapped - before.mapped;
         totals.dirty = totals.dirty + after.dirty - before.dirty;
         totals.live = totals.live + after.size - before.size;
-        self.live = self.live + usize::from(after.state == State::Live) - usize::from(before.state == State::Live);
+        self.live = self.live + usize::from(after.state.is_live()) - usize::from(before.state.is_live());
         after
     }
 
@@ -181,13 +192,19 @@ impl Slots {
     fn insert(&mut self, slot: Slot, meta: &Meta) -> Option<usize> {
         self.reserve(meta)?;
         let index = self.all().partition_point(|other| other.address < slot.address);
-        // SAFETY: `reserve` made room for one more entry behind the last.
+        self.place(index, slot);
+        Some(index)
+    }
+
+    /// Puts an entry at an index; there is room for one more.
+    fn place(&mut self, index: usize, slot: Slot) {
+        assert!(self.count < self.capacity);
+        // SAFETY: within the array.
         let end = unsafe { self.slots.add(self.count) };
-        // SAFETY: as above.
+        // SAFETY: as above; nobody else has the array.
         unsafe { end.write(slot) };
         self.count += 1;
         self.all_mut()[index..].rotate_right(1);
-        Some(index)
     }
 
     /// Chooses a slot for `size` bytes and makes it `Busy`: a retained one that is large enough, else the largest retained one
@@ -209,7 +226,7 @@ impl Slots {
             State::Retained if slot.dirty >= size => Some((0, slot.dirty)),
             State::Retained => Some((1, usize::MAX - slot.dirty)),
             State::Vacant => Some((2, slot.room)),
-            State::Live | State::Busy => None,
+            State::Live | State::Trimmed | State::Left | State::Busy => None,
         };
         let fits = |slot: &Slot| slot.room >= size && slot.address.is_multiple_of(align);
         let candidates = self.all().iter().enumerate().filter(|(_, slot)| fits(slot));
@@ -242,7 +259,18 @@ impl Slots {
         true
     }
 
-    /// Forgets a busy slot outside the window: its address space is gone.
+    /// Takes a slot outside the window up again whose address space could not be given back. `false`: there is no room for it in the table.
+    pub(crate) fn restore(&mut self, slot: Slot) -> bool {
+        let has_room = self.count < self.capacity;
+        has_room && {
+            let index = self.all().partition_point(|other| other.address < slot.address);
+            self.place(index, Slot { mapped: 0, dirty: 0, size: 0, ..slot });
+            self.update(index, |entry| *entry = slot);
+            true
+        }
+    }
+
+    /// Forgets a busy slot outside the window: its address space is about to go.
     pub(crate) fn forget(&mut self, address: usize) {
         let Some(index) = self.index_of(address) else { return };
         self.update(index, |slot| {
@@ -255,10 +283,10 @@ impl Slots {
     }
 
     /// The live slot that starts at `address`, by index.
-    pub(crate) fn live_at(&self, address: usize) -> Result<usize, NotLive> {
+    fn live_at(&self, address: usize) -> Result<usize, NotLive> {
         let index = self.index_of(address).ok_or(NotLive::Unknown)?;
         let slot = &self.all()[index];
-        if slot.state != State::Live {
+        if !slot.state.is_live() {
             return Err(NotLive::Free);
         }
         if slot.address != address {
@@ -267,10 +295,19 @@ impl Slots {
         Ok(index)
     }
 
-    /// The live slot that starts at `address` becomes `Busy`; it keeps its size.
-    pub(crate) fn claim_live(&mut self, address: usize) -> Result<Slot, NotLive> {
+    /// The live slot that starts at `address` becomes `Busy`; it keeps its size. `None`: it is being trimmed, so it cannot change now.
+    pub(crate) fn claim_live(&mut self, address: usize) -> Result<Option<Slot>, NotLive> {
         let index = self.live_at(address)?;
-        Ok(self.update(index, |slot| slot.state = State::Busy))
+        let free = self.all()[index].state == State::Live;
+        Ok(free.then(|| self.update(index, |slot| slot.state = State::Busy)))
+    }
+
+    /// The program gives back the slot that starts at `address`, which is being trimmed; says its size.
+    pub(crate) fn leave_trimmed(&mut self, address: usize, tick: u32) -> Result<usize, NotLive> {
+        let index = self.live_at(address)?;
+        let size = self.all()[index].size;
+        self.update(index, |slot| *slot = Slot { state: State::Left, size: 0, freed_tick: tick, ..*slot });
+        Ok(size)
     }
 
     /// The oldest retained slot that was given back in or before tick `until` becomes `Busy`.
@@ -281,10 +318,22 @@ impl Slots {
         Some(self.update(index, |slot| slot.state = State::Busy))
     }
 
-    /// A live slot with at least `bytes` of dirty memory behind the program's becomes `Busy`; it keeps its size.
+    /// A live slot with at least `bytes` of dirty memory behind the program's becomes `Trimmed`. Not one outside the window: the end of its
+    /// address space would be anybody's.
     pub(crate) fn claim_tail(&mut self, bytes: usize) -> Option<Slot> {
-        let index = self.all().iter().position(|slot| slot.state == State::Live && slot.dirty - slot.size >= bytes)?;
-        Some(self.update(index, |slot| slot.state = State::Busy))
+        let has_tail = |slot: &Slot| slot.state == State::Live && !slot.outside && slot.dirty - slot.size >= bytes;
+        let index = self.all().iter().position(has_tail)?;
+        Some(self.update(index, |slot| slot.state = State::Trimmed))
+    }
+
+    /// Ends what [`claim_tail`](Self::claim_tail) began: `mapped` bytes are left. The program may have given the slot back meanwhile.
+    pub(crate) fn settle_tail(&mut self, address: usize, mapped: usize) {
+        let Some(index) = self.index_of(address) else { return };
+        self.update(index, |slot| {
+            slot.mapped = mapped;
+            slot.dirty = slot.dirty.min(mapped);
+            slot.state = if slot.state == State::Left { State::Retained } else { State::Live };
+        });
     }
 
     /// Ends what a claim began: writes back what has become of a busy slot.
@@ -310,14 +359,14 @@ impl Slots {
             assert!(slot.size <= slot.dirty);
             assert!(slot.dirty <= slot.mapped);
             assert!(slot.mapped <= slot.room);
-            assert!(slot.size == 0 || matches!(slot.state, State::Live | State::Busy));
+            assert!(slot.size == 0 || slot.state.is_live() || slot.state == State::Busy);
             assert!(slot.mapped == 0 || slot.state != State::Vacant);
             totals.mapped += slot.mapped;
             totals.dirty += slot.dirty;
             totals.live += slot.size;
         }
         assert_eq!(totals, self.totals);
-        assert_eq!(self.live, self.all().iter().filter(|slot| slot.state == State::Live).count());
+        assert_eq!(self.live, self.all().iter().filter(|slot| slot.state.is_live()).count());
         assert!(self.all().windows(2).all(|pair| pair[0].address + pair[0].room <= pair[1].address));
     }
 }
@@ -349,7 +398,7 @@ mod tests {
     }
 
     fn give(slots: &mut Slots, address: usize, tick: u32) {
-        let slot = slots.claim_live(address).expect("it is live");
+        let slot = slots.claim_live(address).expect("it is live").expect("and not being trimmed");
         slots.settle_slot(Slot { state: State::Retained, size: 0, freed_tick: tick, ..slot });
         slots.check();
     }
@@ -366,6 +415,30 @@ mod tests {
         assert_eq!(live(&mut slots, &meta, 20 * MIB, 4096).address, nine.address, "warm, and with room to grow");
         let fresh = live(&mut slots, &meta, 3 * MIB, 4096);
         assert!(fresh.address != four.address && fresh.address != nine.address);
+    }
+
+    #[test]
+    fn a_slot_that_is_being_trimmed_is_the_programs_still() {
+        let (mut slots, meta) = slots();
+        let slot = live(&mut slots, &meta, 9 * MIB, 4096);
+        give(&mut slots, slot.address, 1);
+        let slot = live(&mut slots, &meta, 3 * MIB, 4096);
+        for given_back in [false, true] {
+            slots.settle_slot(Slot { mapped: 9 * MIB, dirty: 9 * MIB, ..slot });
+            assert_eq!(slots.claim_tail(2 * MIB).map(|slot| slot.address), Some(slot.address));
+            assert_eq!(slots.claim_tail(2 * MIB), None, "by one thread at a time");
+            assert_eq!(slots.claim_live(slot.address), Ok(None));
+            slots.check();
+            if given_back {
+                assert_eq!(slots.leave_trimmed(slot.address, 2), Ok(3 * MIB));
+                assert_eq!(slots.claim_live(slot.address), Err(NotLive::Free), "once");
+                assert_eq!(slots.claim_retained(9), None, "not before it is trimmed");
+            }
+            slots.settle_tail(slot.address, 3 * MIB);
+            slots.check();
+            assert_eq!(slots.totals(), SlotTotals { mapped: 3 * MIB, dirty: 3 * MIB, live: if given_back { 0 } else { 3 * MIB } });
+        }
+        assert_eq!(slots.claim_retained(9).map(|slot| slot.address), Some(slot.address));
     }
 
     #[test]
@@ -403,7 +476,7 @@ mod tests {
         slots.forget(BASE / 2);
         slots.check();
         assert_eq!(slots.claim_live(BASE / 2), Err(NotLive::Unknown));
-        assert_eq!(slots.claim_live(inside.address).map(|slot| slot.address), Ok(inside.address));
+        assert_eq!(slots.claim_live(inside.address).map(|slot| slot.map(|slot| slot.address)), Ok(Some(inside.address)));
         assert_eq!(slots.totals().mapped, 10 * MIB);
     }
 

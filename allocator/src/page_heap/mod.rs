@@ -183,7 +183,7 @@ impl PageHeap {
         self.tick.store(tick, Ordering::Relaxed);
     }
 
-    fn tick(&self) -> u32 {
+    pub(crate) fn tick(&self) -> u32 {
         self.tick.load(Ordering::Relaxed)
     }
 
@@ -237,10 +237,15 @@ impl PageHeap {
         }
         let again = self.state.lock()[zone as usize].take_unmapped();
         let step = match again {
-            Some(step) => self.map_step(step).is_ok().then_some(step).or_else(|| {
-                self.state.lock()[zone as usize].put_unmapped(step);
-                None
-            })?,
+            Some(step) => match self.map_step(step) {
+                Ok(()) => step,
+                // Somebody else's by now: left alone for good.
+                Err(MapError::Occupied) => return Some(()),
+                Err(MapError::OutOfMemory) => {
+                    self.state.lock()[zone as usize].put_unmapped(step);
+                    return None;
+                }
+            },
             None => self.map_next_step(&mut growth, zone)?,
         };
         let huge = zone == Zone::Window
@@ -267,7 +272,8 @@ impl PageHeap {
             }
             let step = position + zone as u32 * ZONE_STEPS;
             self.map_tables(growth, zone, position)?;
-            let mapped = if core::mem::take(&mut growth.first_step_is_mapped) { Ok(()) } else { self.map_step(step) };
+            let is_mapped = zone == Zone::Window && core::mem::take(&mut growth.first_step_is_mapped);
+            let mapped = if is_mapped { Ok(()) } else { self.map_step(step) };
             if mapped == Err(MapError::OutOfMemory) {
                 return None;
             }
@@ -479,10 +485,23 @@ impl PageHeap {
 
     /// Takes a huge block back: it stays warm for the next one, within bounds.
     pub(crate) fn give_huge(&self, address: usize) -> Result<usize, NotLive> {
-        let slot = self.huge.lock().claim_live(address)?;
+        let claimed = {
+            let mut huge = self.huge.lock();
+            match huge.claim_live(address)? {
+                Some(slot) => Ok(slot),
+                None => Err(huge.leave_trimmed(address, self.tick())?),
+            }
+        };
+        let slot = match claimed {
+            Ok(slot) => slot,
+            Err(size) => {
+                self.lose(size);
+                return Ok(size);
+            }
+        };
         self.lose(slot.size);
         if slot.outside {
-            self.drop_outside(slot);
+            let _ = self.drop_outside(slot);
             return Ok(slot.size);
         }
         let retained = Slot { state: State::Retained, size: 0, freed_tick: self.tick(), ..slot };
@@ -497,18 +516,23 @@ impl PageHeap {
         Ok(slot.size)
     }
 
-    fn drop_outside(&self, slot: Slot) {
-        // SAFETY: the block was given up by its owner, and the slot is claimed.
-        if unsafe { self.unmap(slot.address, slot.mapped) } {
-            self.huge.lock().forget(slot.address);
-        } else {
-            self.huge.lock().settle_slot(Slot { state: State::Retained, size: 0, freed_tick: self.tick(), ..slot });
+    /// Gives the address space of a claimed slot outside the window back. `false`: the system would not take it.
+    fn drop_outside(&self, slot: Slot) -> bool {
+        // Forgotten first: once unmapped, the addresses are anybody's, and another slot's perhaps.
+        self.huge.lock().forget(slot.address);
+        // SAFETY: the block was given up by its owner, and the slot was claimed (I-claim).
+        let unmapped = unsafe { self.unmap(slot.address, slot.mapped) };
+        if !unmapped {
+            // Should there be no room to remember it, it stays mapped for good.
+            let _ = self.huge.lock().restore(Slot { state: State::Retained, size: 0, freed_tick: self.tick(), ..slot });
         }
+        unmapped
     }
 
     /// Changes the size of a huge block where it is. `Ok(None)`: it cannot. Otherwise its old size, and the block as it is now.
     pub(crate) fn resize_huge(&self, address: usize, bytes: usize) -> Result<Option<(usize, HugeBlock)>, NotLive> {
-        let slot = self.huge.lock().claim_live(address)?;
+        // Not now, if its end is being unmapped: a copy is made instead.
+        let Some(slot) = self.huge.lock().claim_live(address)? else { return Ok(None) };
         let target = round_up(bytes, PAGE_BYTES).filter(|&size| size <= slot.room);
         let resized = target.and_then(|size| {
             // Address space is cheaper than calls: a slot that grows is mapped up to its next doubling.
@@ -520,8 +544,8 @@ impl PageHeap {
             self.huge.lock().settle_slot(Slot { state: State::Live, ..slot });
             return Ok(None);
         };
-        self.gain(size);
         self.lose(slot.size);
+        self.gain(size);
         let live = Slot { mapped, size, dirty: slot.dirty.max(size), state: State::Live, ..slot };
         self.huge.lock().settle_slot(live);
         Ok(Some((slot.size, HugeBlock { address: os::block(address), size, dirty: slot.dirty.min(size) })))
@@ -537,7 +561,7 @@ impl PageHeap {
         meta: &Meta,
     ) -> Result<Option<(usize, HugeBlock)>, NotLive> {
         let Some(size) = round_up(bytes, PAGE_BYTES) else { return Ok(None) };
-        let old = self.huge.lock().claim_live(address)?;
+        let Some(old) = self.huge.lock().claim_live(address)? else { return Ok(None) };
         let keep = Slot { state: State::Live, ..old };
         let new = if old.outside { None } else { self.claim_empty_slot(size, align, meta) };
         let Some(new) = new else {
@@ -552,8 +576,9 @@ impl PageHeap {
         let mut huge = self.huge.lock();
         if !moved {
             huge.settle_slot(keep);
-            drop(huge);
-            self.put_back(Slot { mapped: mapped.unwrap_or(new.mapped), ..new });
+            // Some kernels unmap the target before they refuse, and then it may be somebody else's by now. If it is still mapped, whoever
+            // claims the slot next finds it occupied and leaves it alone.
+            huge.settle_slot(Slot { mapped: 0, dirty: 0, state: State::Vacant, ..new });
             return Ok(None);
         }
         let dirty = old.dirty;
@@ -561,8 +586,8 @@ impl PageHeap {
         let live = Slot { mapped: size.max(old.mapped), dirty: dirty.max(size), size, state: State::Live, ..new };
         huge.settle_slot(live);
         drop(huge);
-        self.gain(size);
         self.lose(old.size);
+        self.gain(size);
         Ok(Some((old.size, HugeBlock { address: os::block(new.address), size, dirty: dirty.min(size) })))
     }
 
@@ -620,26 +645,27 @@ impl PageHeap {
         while released < bytes {
             let claimed = self.huge.lock().claim_retained(until);
             let Some(slot) = claimed else { break };
-            // SAFETY: the slot is claimed (I-claim) and no program has it.
-            let unmapped = unsafe { self.unmap(slot.address, slot.mapped) };
-            if unmapped && slot.outside {
-                self.huge.lock().forget(slot.address);
-            } else if unmapped {
-                self.huge.lock().settle_slot(Slot { mapped: 0, dirty: 0, state: State::Vacant, ..slot });
+            if slot.outside {
+                if !self.drop_outside(slot) {
+                    return released;
+                }
             } else {
-                self.put_back(slot);
-                return released;
+                // SAFETY: the slot is claimed (I-claim) and no program has it.
+                let unmapped = unsafe { self.unmap(slot.address, slot.mapped) };
+                if !unmapped {
+                    self.put_back(slot);
+                    return released;
+                }
+                self.huge.lock().settle_slot(Slot { mapped: 0, dirty: 0, state: State::Vacant, ..slot });
             }
             released += slot.dirty;
         }
         while released < bytes {
             let claimed = self.huge.lock().claim_tail(STEP_BYTES);
             let Some(slot) = claimed else { break };
-            // SAFETY: the program has the first `size` bytes; what lies behind is ours, and the slot is claimed.
+            // SAFETY: the program has the first `size` bytes, and gets no more while the slot is `Trimmed`; what lies behind is ours (I-claim).
             let unmapped = unsafe { self.unmap(slot.address + slot.size, slot.mapped - slot.size) };
-            let shorter = Slot { mapped: slot.size, dirty: slot.size, state: State::Live, ..slot };
-            let longer = Slot { state: State::Live, ..slot };
-            self.huge.lock().settle_slot(if unmapped { shorter } else { longer });
+            self.huge.lock().settle_tail(slot.address, if unmapped { slot.size } else { slot.mapped });
             if !unmapped {
                 return released;
             }

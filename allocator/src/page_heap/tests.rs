@@ -47,6 +47,50 @@ fn a_run_is_zero_at_first_and_its_pages_belong_to_nobody_else() {
     heap.check();
 }
 
+/// A huge block chooses the region, whose first step belongs to the window.
+#[test]
+fn the_first_run_of_all_may_be_a_sampled_one() {
+    let (heap, meta) = heap();
+    let huge = heap.take_huge(8 << 20, 1, meta).expect("memory is there");
+    let sampled = heap.take_run(2, 1, Zone::Sampled).expect("memory is there");
+    let ordinary = heap.take_run(2, 1, Zone::Window).expect("memory is there");
+    for run in [sampled, ordinary] {
+        fill(heap.table.address(run.page), 2 * PAGE_BYTES, 0x5a);
+        heap.give_run(run.page, 2);
+    }
+    assert_eq!(heap.give_huge(huge.address.addr().get()), Ok(8 << 20));
+    heap.check();
+}
+
+/// While one thread unmaps what lies behind the program's bytes, the program may give its block back or change it.
+#[test]
+fn a_block_may_be_freed_and_resized_while_it_is_trimmed() {
+    let (heap, meta) = heap();
+    let done = core::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(core::sync::atomic::Ordering::Relaxed) {
+                heap.release(usize::MAX, heap.tick(), Thorough::No);
+            }
+        });
+        for round in 0..2_000 {
+            let block = heap.take_huge(12 << 20, 1, meta).expect("memory is there");
+            let address = block.address.addr().get();
+            fill(address + (11 << 20), 4096, 0x5a);
+            let resized = heap.resize_huge(address, 3 << 20).expect("it is live");
+            if round % 3 == 0 {
+                heap.resize_huge(address, 9 << 20).expect("it is live");
+            }
+            let size = heap.give_huge(address).expect("it is live");
+            assert!(resized.is_none() || size <= 12 << 20);
+            assert_eq!(heap.give_huge(address), Err(NotLive::Free));
+        }
+        done.store(true, core::sync::atomic::Ordering::Relaxed);
+    });
+    heap.check();
+    assert_eq!(heap.in_use(), 0);
+}
+
 #[test]
 fn the_sampled_zone_is_told_by_one_bit() {
     let (heap, _) = heap();

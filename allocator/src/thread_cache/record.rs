@@ -236,6 +236,12 @@ impl Record {
         self.earned.store(0, Ordering::Relaxed);
     }
 
+    /// Gives all leases back: in the child of a fork, for a thread that is not there any more.
+    pub(crate) fn end_loans(&self, supply: &Supply) {
+        supply.give_back(self.leased.load(Ordering::Relaxed));
+        self.leased.store(0, Ordering::Relaxed);
+    }
+
     /// Counts a slow entry; says its number.
     pub(crate) fn next_entry(&self) -> u32 {
         let number = self.entries.load(Ordering::Relaxed).wrapping_add(1);
@@ -257,7 +263,7 @@ impl Record {
 
     // ---- whole blocks ----------------------------------------------------------------------------------------------
 
-    /// Takes a kept block. The address may carry the mark [`ZEROED`](crate::central::ZEROED).
+    /// Takes a kept block. The address may carry the mark [`ZEROED`](crate::magazine::ZEROED).
     pub(crate) fn take_whole(&self, class: SizeClass) -> Option<NonNull<u8>> {
         let slot = self.whole(class);
         let kept = slot.kept.load(Ordering::Relaxed).checked_sub(1)?;

@@ -371,6 +371,7 @@ pub(crate) fn drain_split(hot: &SplitSlot, cold: &ColdSlot, class: SizeClass, su
             supply.spare_magazine(freed);
         }
         cold.depth.store(0, Ordering::Relaxed);
+        cold.quick_turns.store(0, Ordering::Relaxed);
     });
 }
 
