@@ -26,8 +26,13 @@ const GRANULE_BYTES: usize = 64;
 const GRANULES: usize = SEED_BYTES / GRANULE_BYTES;
 /// A class's first run here is about this long.
 const FIRST_RUN_BYTES: usize = 256;
-/// No run is longer.
+/// No run is longer …
 const RUN_BYTES_MAX: usize = 4096;
+/// … or shorter: of the blocks of any class, as many as fit into [`FIRST_RUN_BYTES`], but at least one, reach into the third granule.
+const GRANULES_MIN: usize = 3;
+/// Bits of a word.
+const WORD_BITS: usize = 64;
+const _: () = assert!(RUN_BYTES_MAX / GRANULE_BYTES <= WORD_BITS);
 /// A run's blocks fit into one word of bits.
 const RUN_BLOCKS_MAX: usize = 64;
 
@@ -51,8 +56,8 @@ struct BlockRun {
 struct Tables {
     /// Granule → run plus one; 0: free.
     owners: [AtomicU16; GRANULES],
-    /// Runs by index. A run has at least one granule, so there are never more.
-    runs: [BlockRun; GRANULES],
+    /// Runs by index; there are never more.
+    runs: [BlockRun; GRANULES / GRANULES_MIN],
 }
 
 /// What only the holder of the lock needs.
@@ -65,8 +70,8 @@ struct Cut {
     heads: [u16; SizeClass::SPLIT_COUNT],
     /// Per class: blocks that are not here at the moment.
     out: [u16; SizeClass::SPLIT_COUNT],
-    /// Granules below this one are in use.
-    lowest_free: usize,
+    /// Granules that are in no run, as bits.
+    free: [u64; GRANULES / WORD_BITS],
 }
 
 /// The seed of a heap.
@@ -90,7 +95,7 @@ impl Seed {
                     ended: 0,
                     heads: [0; SizeClass::SPLIT_COUNT],
                     out: [0; SizeClass::SPLIT_COUNT],
-                    lowest_free: 0,
+                    free: [u64::MAX; GRANULES / WORD_BITS],
                 },
             ),
             start: AtomicUsize::new(0),
@@ -210,12 +215,6 @@ impl Tables {
     fn run(&self, run: u16) -> &BlockRun {
         &self.runs[usize::from(run)]
     }
-
-    fn own(&self, first: usize, granules: usize, owner: u16) {
-        for granule in &self.owners[first..first + granules] {
-            granule.store(owner, Ordering::Relaxed);
-        }
-    }
 }
 
 impl Cut {
@@ -228,7 +227,7 @@ impl Cut {
         let granules = (blocks * bytes).div_ceil(GRANULE_BYTES);
         // A block must be aligned as in a span: to the largest power of two that divides its size.
         let align = (bytes & bytes.wrapping_neg()).div_ceil(GRANULE_BYTES);
-        let first = self.first_fit(tables, granules, align)?;
+        let first = self.first_fit(granules, align)?;
         // The last granule may have room for more.
         let blocks = (granules * GRANULE_BYTES / bytes).min(RUN_BLOCKS_MAX);
         let run = self.new_index(tables);
@@ -238,7 +237,7 @@ impl Cut {
         entry.granules.store(granules as u16, Ordering::Relaxed);
         entry.class.store(class.index() as u8, Ordering::Relaxed);
         entry.blocks.store(blocks as u8, Ordering::Relaxed);
-        tables.own(first, granules, run + 1);
+        self.own(tables, first, granules, run + 1);
         self.link(tables, run);
         Some(run)
     }
@@ -252,18 +251,35 @@ impl Cut {
         self.fresh - 1
     }
 
-    fn first_fit(&mut self, tables: &Tables, granules: usize, align: usize) -> Option<usize> {
-        let is_free = |granule: usize| tables.owners[granule].load(Ordering::Relaxed) == 0;
-        // The front of a used-up seed is not walked again and again.
-        self.lowest_free = (self.lowest_free..GRANULES).find(|&granule| is_free(granule)).unwrap_or(GRANULES);
-        let mut at = self.lowest_free.next_multiple_of(align);
-        while at + granules <= GRANULES {
-            match (at..at + granules).rev().find(|&granule| !is_free(granule)) {
-                None => return Some(at),
-                Some(taken) => at = (taken + 1).next_multiple_of(align),
+    /// The lowest place for so many free granules at a multiple of `align`.
+    fn first_fit(&self, granules: usize, align: usize) -> Option<usize> {
+        debug_assert!((GRANULES_MIN..=WORD_BITS).contains(&granules));
+        debug_assert!(align.is_power_of_two() && align < WORD_BITS);
+        // One bit at every multiple of `align`.
+        let aligned = u64::MAX / ((1 << align) - 1);
+        (0..self.free.len()).find_map(|word| {
+            let behind = self.free.get(word + 1).copied().unwrap_or(0);
+            // Bit n: so many granules from n on are free. A run that begins in this word ends in the next one at the latest.
+            let mut starts = u128::from(behind) << WORD_BITS | u128::from(self.free[word]);
+            let mut length = 1;
+            while length < granules {
+                let more = length.min(granules - length);
+                starts &= starts >> more;
+                length += more;
             }
+            let starts = starts as u64 & aligned;
+            (starts != 0).then(|| word * WORD_BITS + starts.trailing_zeros() as usize)
+        })
+    }
+
+    /// Gives granules to a run, `owner` being its index plus one, or takes them back from it: 0.
+    fn own(&mut self, tables: &Tables, first: usize, granules: usize, owner: u16) {
+        for granule in first..first + granules {
+            tables.owners[granule].store(owner, Ordering::Relaxed);
+            let bit = 1 << (granule % WORD_BITS);
+            let word = &mut self.free[granule / WORD_BITS];
+            *word = if owner == 0 { *word | bit } else { *word & !bit };
         }
-        None
     }
 
     fn link(&mut self, tables: &Tables, run: u16) {
@@ -329,8 +345,7 @@ impl Cut {
             self.unlink(tables, run);
         }
         let first = usize::from(entry.first_granule.load(Ordering::Relaxed));
-        tables.own(first, usize::from(entry.granules.load(Ordering::Relaxed)), 0);
-        self.lowest_free = self.lowest_free.min(first);
+        self.own(tables, first, usize::from(entry.granules.load(Ordering::Relaxed)), 0);
         entry.next.store(self.ended, Ordering::Relaxed);
         self.ended = run + 1;
         true
