@@ -1,12 +1,20 @@
 //! What the scenarios share: seeds that replay, an oracle for walks, and children that are expected to die or to be poor.
 
+use std::ffi::CStr;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
 
+mod block;
 pub mod oracle;
 mod random;
+mod small;
 
+pub use block::Block;
 pub use random::Random;
+pub use small::run_small_program;
 
 /// The seed of this run: from `SEED` in the environment, or one that differs from run to run. Printed, so that a failure can be replayed.
 #[must_use]
@@ -88,27 +96,58 @@ impl From<Output> for Ending {
     }
 }
 
-/// Runs a child to its end.
+/// How long a child may take before it counts as hanging: far more than any of them needs.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Runs a child to its end. One that hangs is killed, and its [`Ending`] says signal 9.
+///
+/// A panic in a child prints no backtrace: that would allocate, and where memory is out the standard library then waits for itself.
 ///
 /// # Panics
 ///
 /// When it cannot be started.
 #[must_use]
 pub fn run(command: &mut Command) -> Ending {
-    command.output().expect("the child starts").into()
+    let command = command.env("RUST_BACKTRACE", "0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().expect("the child starts");
+    let pid = child.id();
+    let (ended, end) = mpsc::channel::<()>();
+    let watchdog = thread::spawn(move || {
+        if end.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+            // SAFETY: our child, which nobody has waited for in all that time.
+            unsafe { libc::kill(pid.cast_signed(), libc::SIGKILL) };
+        }
+    });
+    let output = child.wait_with_output().expect("the child can be waited for");
+    drop(ended);
+    watchdog.join().expect("the watchdog does not panic");
+    output.into()
 }
 
 /// What the kernel says is resident and not backed by a file, in bytes. Allocates nothing.
+///
+/// Not from `/proc/self/status`, where kernels before 6.16 leave out what single processors have not handed in yet.
 #[must_use]
 pub fn resident_anonymous_bytes() -> usize {
+    own_bytes(c"/proc/self/smaps_rollup", "Anonymous:")
+}
+
+/// What the kernel says is mapped, in bytes. Allocates nothing.
+#[must_use]
+pub fn mapped_bytes() -> usize {
+    own_bytes(c"/proc/self/status", "VmSize:")
+}
+
+/// The line of a file of the kernel's that begins like this, in bytes; 0 if there is none.
+fn own_bytes(path: &CStr, name: &str) -> usize {
     let mut text = [0_u8; 4096];
     // SAFETY: the path ends with a zero byte.
-    let file = unsafe { libc::open(c"/proc/self/status".as_ptr(), libc::O_RDONLY) };
+    let file = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY) };
     // SAFETY: the buffer is writable for its length.
     let length = unsafe { libc::read(file, text.as_mut_ptr().cast(), text.len()) };
     // SAFETY: opened above.
     unsafe { libc::close(file) };
     let text = std::str::from_utf8(&text[..usize::try_from(length).unwrap_or(0)]).unwrap_or("");
-    let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap_or("");
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("");
     line.trim().split(' ').next().and_then(|kib| kib.parse::<usize>().ok()).unwrap_or(0) * 1024
 }

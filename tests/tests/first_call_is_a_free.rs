@@ -4,6 +4,7 @@
 use std::alloc::{GlobalAlloc, Layout};
 use std::ffi::c_void;
 use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use freestone::Freestone;
 
@@ -15,6 +16,9 @@ const SIZES: [usize; 5] = [8, 1024, 5000, 200_000, 5 << 20];
 fn layout(size: usize) -> Layout {
     Layout::from_size_align(size, 8).expect("a small power of two")
 }
+
+/// What a child inherits.
+static HERITAGE: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
 
 extern "C" fn frees_all(blocks: *mut c_void) -> *mut c_void {
     // SAFETY: the array that the test passes.
@@ -73,12 +77,11 @@ fn in_a_thread_and_in_a_process() {
     in_a_bare_thread(frees_all, ptr::from_ref(&blocks).cast_mut().cast());
     assert_eq!(freestone::snapshot().live_blocks(), 0);
 
-    static HERITAGE: std::sync::atomic::AtomicPtr<u8> = std::sync::atomic::AtomicPtr::new(ptr::null_mut());
     // SAFETY: the size is not zero.
-    HERITAGE.store(unsafe { UNDER_TEST.alloc(layout(64)) }, std::sync::atomic::Ordering::Relaxed);
+    HERITAGE.store(unsafe { UNDER_TEST.alloc(layout(64)) }, Ordering::Relaxed);
     let heir = child(|| {
         // SAFETY: the child's copy of a live block.
-        unsafe { UNDER_TEST.dealloc(HERITAGE.load(std::sync::atomic::Ordering::Relaxed), layout(64)) };
+        unsafe { UNDER_TEST.dealloc(HERITAGE.load(Ordering::Relaxed), layout(64)) };
         assert_eq!(freestone::snapshot().live_blocks(), 0);
     });
     assert_eq!(heir, 0, "the child's first operation is a free of its parent's block");

@@ -15,7 +15,8 @@ static KEYS: [AtomicU32; 2] = [AtomicU32::new(0), AtomicU32::new(0)];
 static ROUNDS: AtomicUsize = AtomicUsize::new(0);
 
 fn use_everything(seed: usize) {
-    let blocks: Vec<Vec<u8>> = (0..50).map(|nth| vec![nth as u8; 1 + (seed * 7919 + nth * 104_729) % 100_000]).collect();
+    let most = |nth: usize| if nth.is_multiple_of(10) { 100_000 } else { 5_000 };
+    let blocks: Vec<Vec<u8>> = (0..50).map(|nth| vec![nth as u8; 1 + (seed * 7919 + nth * 104_729) % most(nth)]).collect();
     assert!(blocks.iter().enumerate().all(|(nth, block)| block.iter().all(|&byte| usize::from(byte) == nth)));
 }
 
