@@ -1,9 +1,11 @@
-//! The oracle of walks: knows every live block, that no two share a byte, and what must stand in each.
+//! The oracle of walks: knows every live block of every thread, that no two share a byte, and what must stand in each.
 //!
-//! Kept outside the allocator under test: the map of intervals lies in memory that was asked for before the walk, so that the oracle's own
-//! allocations do not disturb what is observed.
+//! Kept on another allocator than the one under test, so that it does not disturb what is observed.
 
 use std::alloc::{GlobalAlloc, Layout};
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::Random;
 
@@ -12,60 +14,109 @@ use crate::Random;
 struct Live {
     start: usize,
     layout: Layout,
-    /// What the block is filled with.
+    /// Tells what it is filled with.
     stamp: u8,
+}
+
+/// What all walkers share.
+#[derive(Debug, Default)]
+pub struct Oracle {
+    /// Start → end of every live block, ordered.
+    intervals: Mutex<BTreeMap<usize, usize>>,
+    /// Blocks on their way from one walker to another.
+    market: Mutex<Vec<Live>>,
+}
+
+/// A walker that found something says so by a panic; the others go on.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Oracle {
+    /// Nothing is live.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A block was handed out.
+    fn add(&self, start: usize, end: usize) {
+        let mut intervals = lock(&self.intervals);
+        if let Some((other, other_end)) = intervals.range(..end).next_back() {
+            assert!(*other_end <= start, "{start:#x}..{end:#x} was handed out while {other:#x}..{other_end:#x} is live");
+        }
+        intervals.insert(start, end);
+    }
+
+    /// A block is about to be given back.
+    fn remove(&self, start: usize) {
+        assert!(lock(&self.intervals).remove(&start).is_some(), "the oracle lost {start:#x}");
+    }
+
+    /// How many blocks are live, and how many bytes the programs asked for.
+    #[must_use]
+    pub fn live(&self) -> (usize, usize) {
+        let intervals = lock(&self.intervals);
+        (intervals.len(), intervals.iter().map(|(start, end)| end - start).sum())
+    }
 }
 
 /// Walks over an allocator with all four operations and checks everything that can be seen from outside.
 #[derive(Debug)]
 pub struct Walker<'a, A> {
     allocator: &'a A,
+    oracle: &'a Oracle,
     random: Random,
-    /// In no order; intervals are in `starts`.
+    /// Its blocks, in no order.
     live: Vec<Live>,
-    /// Start → end of every live block, ordered.
-    intervals: std::collections::BTreeMap<usize, usize>,
-    /// How many bytes of a large block are stamped and looked at, at both ends each.
-    edge: usize,
-    /// Counts that the allocator must agree with.
+    /// Operations so far.
+    pub operations: u64,
+    /// Blocks it was given. A change of size that moved the block is one, one that did not may be one too.
     pub allocations: u64,
-    /// See [`allocations`](Self::allocations).
+    /// Blocks it gave back.
     pub frees: u64,
+    /// Changes of size that were granted.
+    pub resizes: u64,
     /// Requests that were refused.
     pub refusals: u64,
 }
 
+/// How many bytes of a large block are filled and looked at, at both ends each.
+const EDGE: usize = 512;
+
+/// The parts of a block that are filled: all of a small one, both ends of a large one.
+fn parts(size: usize) -> [Range<usize>; 2] {
+    if size <= 2 * EDGE { [0..size, size..size] } else { [0..EDGE, size - EDGE..size] }
+}
+
+/// What belongs at `offset`: content that was moved by a few words is noticed.
+#[inline]
+fn expected(stamp: u8, offset: usize) -> u8 {
+    stamp.wrapping_add((offset / 8) as u8)
+}
+
+/// Blocks that may wait on the market.
+const MARKET_MAX: usize = 500;
+
 impl<'a, A: GlobalAlloc> Walker<'a, A> {
     /// Begins with nothing live.
     #[must_use]
-    pub fn new(allocator: &'a A, seed: u64) -> Self {
-        Self {
-            allocator,
-            random: Random::new(seed),
-            live: Vec::new(),
-            intervals: std::collections::BTreeMap::new(),
-            edge: 512,
-            allocations: 0,
-            frees: 0,
-            refusals: 0,
-        }
-    }
-
-    /// How many blocks are live.
-    #[must_use]
-    pub fn live(&self) -> usize {
-        self.live.len()
+    pub fn new(allocator: &'a A, oracle: &'a Oracle, seed: u64) -> Self {
+        let random = Random::new(seed);
+        Self { allocator, oracle, random, live: Vec::new(), operations: 0, allocations: 0, frees: 0, resizes: 0, refusals: 0 }
     }
 
     /// Does `steps` random operations, with about `target` blocks live.
-    pub fn walk(&mut self, steps: usize, target: usize, size_max: usize) {
-        for _ in 0..steps {
+    pub fn walk(&mut self, steps: u64, target: usize, size_max: usize) {
+        let until = self.operations + steps;
+        while self.operations < until {
             let grow = self.live.len() < target;
             match self.random.below(20) {
                 0..9 if grow => self.allocate(size_max, false),
                 0..4 => self.allocate(size_max, false),
                 9 => self.allocate(size_max, true),
                 10..12 if !self.live.is_empty() => self.reallocate(size_max),
+                12 if !self.live.is_empty() => self.trade(),
                 _ if !self.live.is_empty() => self.free_one(),
                 _ => self.allocate(size_max, false),
             }
@@ -90,14 +141,16 @@ impl<'a, A: GlobalAlloc> Walker<'a, A> {
         Layout::from_size_align(size, align).expect("small enough")
     }
 
-    fn stamp(&mut self) -> u8 {
-        self.random.below(255) as u8 + 1
-    }
-
     fn allocate(&mut self, size_max: usize, zeroed: bool) {
+        self.operations += 1;
         let layout = self.layout(size_max);
-        // SAFETY: the size is not zero.
-        let start = unsafe { if zeroed { self.allocator.alloc_zeroed(layout) } else { self.allocator.alloc(layout) } };
+        let start = if zeroed {
+            // SAFETY: the size is not zero.
+            unsafe { self.allocator.alloc_zeroed(layout) }
+        } else {
+            // SAFETY: as above.
+            unsafe { self.allocator.alloc(layout) }
+        };
         if start.is_null() {
             self.refusals += 1;
             return;
@@ -113,74 +166,87 @@ impl<'a, A: GlobalAlloc> Walker<'a, A> {
 
     fn add(&mut self, start: usize, layout: Layout) {
         assert_eq!(start % layout.align(), 0, "{layout:?} at {start:#x}");
-        let end = start + layout.size();
-        if let Some((other, other_end)) = self.intervals.range(..end).next_back() {
-            assert!(*other_end <= start, "{start:#x}..{end:#x} was handed out while {other:#x}..{other_end:#x} is live");
+        self.oracle.add(start, start + layout.size());
+        let stamp = self.random.below(256) as u8;
+        for part in parts(layout.size()) {
+            let at = std::ptr::with_exposed_provenance_mut::<u8>(start + part.start);
+            // SAFETY: within a live block of ours, which nobody else looks at.
+            let content = unsafe { std::slice::from_raw_parts_mut(at.cast::<std::mem::MaybeUninit<u8>>(), part.len()) };
+            for (byte, offset) in content.iter_mut().zip(part) {
+                byte.write(expected(stamp, offset));
+            }
         }
-        self.intervals.insert(start, end);
-        let stamp = self.stamp();
-        let live = Live { start, layout, stamp };
-        self.fill(&live);
-        self.live.push(live);
+        self.live.push(Live { start, layout, stamp });
     }
 
-    /// The parts of a block that are stamped: all of a small one, both ends of a large one.
-    fn parts(&self, size: usize) -> [std::ops::Range<usize>; 2] {
-        if size <= 2 * self.edge { [0..size, size..size] } else { [0..self.edge, size - self.edge..size] }
-    }
-
-    fn fill(&self, live: &Live) {
-        for part in self.parts(live.layout.size()) {
-            let at = std::ptr::with_exposed_provenance_mut::<u8>(live.start + part.start);
-            // SAFETY: within a live block of ours.
-            unsafe { at.write_bytes(live.stamp, part.len()) };
-        }
-    }
-
-    fn check(&self, live: &Live, size: usize) {
-        for part in self.parts(live.layout.size()) {
-            let part = part.start.min(size)..part.end.min(size);
+    /// Looks at what was filled and lies below `kept`.
+    fn check(live: &Live, kept: usize) {
+        for part in parts(live.layout.size()) {
+            let part = part.start.min(kept)..part.end.min(kept);
             let at = std::ptr::with_exposed_provenance::<u8>(live.start + part.start);
-            // SAFETY: within a live block of ours.
+            // SAFETY: within a live block of ours, filled by `add`.
             let content = unsafe { std::slice::from_raw_parts(at, part.len()) };
-            assert!(content.iter().all(|&byte| byte == live.stamp), "{live:x?} changed under its owner");
+            let holds = content.iter().zip(part).all(|(&byte, offset)| byte == expected(live.stamp, offset));
+            assert!(holds, "{live:x?} changed under its owner");
         }
     }
 
+    /// One of its own blocks, which it has no more; the oracle still knows it.
     fn take_out(&mut self) -> Live {
         let nth = self.random.below(self.live.len());
         let live = self.live.swap_remove(nth);
-        self.intervals.remove(&live.start);
-        self.check(&live, live.layout.size());
+        Self::check(&live, live.layout.size());
         live
     }
 
-    fn free_one(&mut self) {
-        let live = self.take_out();
+    fn free(&mut self, live: Live) {
+        self.operations += 1;
         self.frees += 1;
+        self.oracle.remove(live.start);
         // SAFETY: a live block of this layout, forgotten above.
         unsafe { self.allocator.dealloc(std::ptr::with_exposed_provenance_mut(live.start), live.layout) };
     }
 
+    fn free_one(&mut self) {
+        let live = self.take_out();
+        self.free(live);
+    }
+
+    /// Leaves a block to somebody else and takes one that somebody left.
+    fn trade(&mut self) {
+        let live = self.take_out();
+        let taken = {
+            let mut market = lock(&self.oracle.market);
+            market.push(live);
+            (market.len() > MARKET_MAX).then(|| market.swap_remove(self.random.below(MARKET_MAX)))
+        };
+        self.live.extend(taken);
+    }
+
     fn reallocate(&mut self, size_max: usize) {
+        self.operations += 1;
         let live = self.take_out();
         let new = self.layout(size_max).size();
+        self.oracle.remove(live.start);
         // SAFETY: a live block of this layout; the new size is not zero.
         let start = unsafe { self.allocator.realloc(std::ptr::with_exposed_provenance_mut(live.start), live.layout, new) };
         if start.is_null() {
             self.refusals += 1;
-            self.check(&live, live.layout.size());
-            self.intervals.insert(live.start, live.start + live.layout.size());
+            Self::check(&live, live.layout.size());
+            self.oracle.add(live.start, live.start + live.layout.size());
             self.live.push(live);
             return;
         }
+        self.resizes += 1;
         let kept = new.min(live.layout.size());
-        self.check(&Live { start: start.addr(), ..live }, kept);
+        Self::check(&Live { start: start.addr(), ..live }, kept);
         self.add(start.addr(), Layout::from_size_align(new, live.layout.align()).expect("small enough"));
     }
 
-    /// Frees everything.
+    /// Frees everything, also what waits on the market.
     pub fn finish(&mut self) {
+        let waiting = std::mem::take(&mut *lock(&self.oracle.market));
+        self.live.extend(waiting);
         while !self.live.is_empty() {
             self.free_one();
         }
