@@ -296,11 +296,14 @@ impl Filler {
             let entry = self.step(step);
             link = entry.next;
             if best.is_none() || entry.runs > most_runs {
-                let place = entry.used.runs(false).find_map(|(first, length)| {
+                // Memory that is there already, rather than more of it; then the tightest place.
+                let all_dirty = entry.clean == PageBits::default();
+                let places = entry.used.runs(false).filter_map(|(first, length)| {
                     let at = first.next_multiple_of(align);
-                    (at + pages <= first + length).then_some(at)
+                    let fits = at + pages <= first + length;
+                    fits.then(|| (if all_dirty { 0 } else { entry.clean.count_in(at, pages) }, length, at))
                 });
-                if let Some(at) = place {
+                if let Some((_, _, at)) = places.min() {
                     best = Some((step, at));
                     most_runs = entry.runs;
                 }
