@@ -10,7 +10,8 @@
 //!                                    └─▶ step ⇄ step ⇄ step
 //!
 //!   a step:  used   ████░░██░░░░████      a page is used or free;
-//!            clean  ····▒···▒▒▒▒····      a free page is clean (zero, holds no memory) or dirty
+//!            clean  ····▒···▒▒▒▒····      a free page is clean (holds no memory) or dirty;
+//!            zero   ····▒···▒▒▒▒▒▒··      clean pages are zero, and so are untouched ones that came with a huge page
 //! ```
 //!
 //! Not shared: lives behind the page heap's lock. Knows numbers only, never touches pages.
@@ -96,8 +97,10 @@ pub(crate) enum Backing {
 #[repr(C)]
 pub(crate) struct Step {
     used: PageBits,
-    /// Meaningful where `used` is not set.
+    /// Holds no memory. Meaningful, as is `zero`, where `used` is not set.
     clean: PageBits,
+    /// Reads as zero: never touched since the kernel gave it.
+    zero: PageBits,
     /// Neighbours on the list of steps with the same longest free run: step plus one, 0 for none.
     next: u32,
     previous: u32,
@@ -142,7 +145,7 @@ impl PageTotals {
 pub(crate) struct Run {
     pub(crate) page: PageIndex,
     pub(crate) pages: u32,
-    /// Every page was clean, so all of it reads as zero.
+    /// All of it reads as zero.
     pub(crate) zeroed: bool,
 }
 
@@ -200,6 +203,7 @@ impl Filler {
         let entry = self.step(step);
         *entry = Step { backing, longest: STEP_PAGES as u16, ..Step::default() };
         entry.clean.set(0, STEP_PAGES);
+        entry.zero.set(0, STEP_PAGES);
         self.link(step);
         self.totals.mapped += STEP_PAGES as usize;
         self.totals.clean += STEP_PAGES as usize;
@@ -323,18 +327,24 @@ impl Filler {
         Run { page: PageIndex::of_step(step).plus(at), pages, zeroed }
     }
 
-    /// Free → used. Says whether all of it was clean.
+    /// Free → used. Says whether all of it reads as zero.
     fn occupy(&mut self, step: u32, at: u32, pages: u32) -> bool {
         let entry = self.step(step);
         debug_assert_eq!(entry.used.count_in(at, pages), 0);
-        let clean = entry.clean.count_in(at, pages);
+        // The first touch of a huge page brings memory for all of it. If the kernel has none just then, this counts too much as dirty,
+        // never too little.
+        let comes_whole = entry.backing == Backing::HugePages && entry.clean.count_in(0, STEP_PAGES) == STEP_PAGES;
+        let (no_more_clean_at, no_more_clean) = if comes_whole { (0, STEP_PAGES) } else { (at, pages) };
+        let clean = entry.clean.count_in(no_more_clean_at, no_more_clean);
+        let zero = entry.zero.count_in(at, pages);
         entry.used.set(at, pages);
-        entry.clean.clear(at, pages);
+        entry.clean.clear(no_more_clean_at, no_more_clean);
+        entry.zero.clear(at, pages);
         entry.used_pages += pages as u16;
         self.totals.used += pages as usize;
         self.totals.clean -= clean as usize;
         self.refile(step);
-        clean == pages
+        zero == pages
     }
 
     /// Used → free and dirty.
@@ -418,7 +428,9 @@ impl Filler {
         let tick = self.step(step).freed_tick;
         self.vacate(step, run.page.in_step(), run.pages, tick);
         if clean {
-            self.step(step).clean.set(run.page.in_step(), run.pages);
+            let entry = self.step(step);
+            entry.clean.set(run.page.in_step(), run.pages);
+            entry.zero.set(run.page.in_step(), run.pages);
             self.totals.clean += run.pages as usize;
         }
     }
@@ -437,6 +449,7 @@ impl Filler {
     /// Puts back a step that could not be unmapped. It is dirty for all we know.
     pub(crate) fn restore_empty(&mut self, step: u32) {
         self.step(step).clean = PageBits::default();
+        self.step(step).zero = PageBits::default();
         self.link(step);
         self.totals.mapped += STEP_PAGES as usize;
     }
@@ -456,7 +469,8 @@ impl Filler {
                 assert_eq!(entry.previous, previous);
                 assert_eq!(entry.used.runs(false).map(|(_, pages)| pages).max().unwrap_or(0), u32::from(entry.longest));
                 assert_eq!(entry.used.count_in(0, STEP_PAGES), u32::from(entry.used_pages));
-                assert!(entry.clean.0.iter().zip(entry.used.0).all(|(clean, used)| clean & used == 0));
+                assert!(entry.zero.0.iter().zip(entry.used.0).all(|(zero, used)| zero & used == 0));
+                assert!(entry.clean.0.iter().zip(entry.zero.0).all(|(clean, zero)| clean & !zero == 0));
                 totals.mapped += STEP_PAGES as usize;
                 totals.used += usize::from(entry.used_pages);
                 totals.clean += entry.clean.count_in(0, STEP_PAGES) as usize;
@@ -539,12 +553,23 @@ mod tests {
         }
     }
 
-    /// A random walk beside the simplest model: which pages are used, which were given back clean.
+    /// A random walk beside the simplest model: which pages are used, which hold memory, which were touched.
     #[test]
     fn runs_never_overlap_and_the_sums_hold() {
         let mut filler = filler(STEPS);
         let mut live: BTreeMap<u32, u32> = BTreeMap::new();
         let mut dirty = [false; (STEPS * STEP_PAGES) as usize];
+        let mut touched = dirty;
+        // Odd steps have a huge page, which comes as a whole.
+        let touch = |dirty: &mut [bool], touched: &mut [bool], range: std::ops::Range<usize>| {
+            let step = range.start / STEP_PAGES as usize;
+            let whole = step * STEP_PAGES as usize..(step + 1) * STEP_PAGES as usize;
+            if step % 2 == 1 && !dirty[whole.clone()].contains(&true) {
+                dirty[whole].fill(true);
+            }
+            dirty[range.clone()].fill(true);
+            touched[range].fill(true);
+        };
         let mut state = 99_u64;
         let mut random = move |below: u32| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -559,8 +584,8 @@ mod tests {
                         assert_eq!(run.page.0 % align, 0);
                         assert_eq!(run.page.step(), run.page.plus(pages - 1).step());
                         let range = run.page.0 as usize..(run.page.0 + pages) as usize;
-                        assert_eq!(run.zeroed, dirty[range.clone()].iter().all(|dirty| !dirty));
-                        dirty[range].fill(true);
+                        assert_eq!(run.zeroed, !touched[range.clone()].contains(&true));
+                        touch(&mut dirty, &mut touched, range);
                         if let Some((before, length)) = live.range(..=run.page.0).next_back() {
                             assert!(before + length <= run.page.0);
                         }
@@ -584,8 +609,8 @@ mod tests {
                     assert_eq!(extended.is_some(), is_free);
                     if let Some(zeroed) = extended {
                         let range = behind.start as usize..behind.end as usize;
-                        assert_eq!(zeroed, dirty[range.clone()].iter().all(|dirty| !dirty));
-                        dirty[range].fill(true);
+                        assert_eq!(zeroed, !touched[range.clone()].contains(&true));
+                        touch(&mut dirty, &mut touched, range);
                         let less = 1 + random(pages + more - 1);
                         filler.shorten(PageIndex(page), pages + more, less, tick);
                         live.insert(page, pages + more - less);
@@ -598,9 +623,8 @@ mod tests {
                         assert!(dirty[range.clone()].iter().all(|dirty| *dirty));
                         let works = random(4) != 0;
                         filler.purged(&run, works);
-                        if works {
-                            dirty[range].fill(false);
-                        }
+                        dirty[range.clone()].fill(!works);
+                        touched[range].fill(!works);
                     }
                 }
             }
