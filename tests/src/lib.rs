@@ -1,10 +1,12 @@
 //! What the scenarios share: seeds that replay, an oracle for walks, and children that are expected to die or to be poor.
 
 use std::ffi::CStr;
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread;
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
 
 mod block;
@@ -26,6 +28,30 @@ pub fn seed() -> u64 {
     });
     println!("replay with SEED={seed}");
     seed
+}
+
+/// Locks a mutex, also one whose holder panicked: that one has said so itself.
+///
+/// Under `ThreadSanitizer` without the standard library's waiting, which is not built for it: what comes after would look like a race.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    while cfg!(freestone_tsan) {
+        match mutex.try_lock() {
+            Ok(guard) => return guard,
+            Err(TryLockError::Poisoned(poisoned)) => return poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => thread::yield_now(),
+        }
+    }
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits for threads to end and collects what they have to say. A scope waits for its threads too, but not in a way that `ThreadSanitizer` sees.
+///
+/// # Panics
+///
+/// When one of them panicked, but not before all of them have ended.
+pub fn join_all<'scope, T>(threads: impl IntoIterator<Item = ScopedJoinHandle<'scope, T>>) -> Vec<T> {
+    let ended: Vec<thread::Result<T>> = threads.into_iter().map(ScopedJoinHandle::join).collect();
+    ended.into_iter().map(|said| said.unwrap_or_else(|panic| resume_unwind(panic))).collect()
 }
 
 /// How a binary of this package is built for a test.

@@ -5,9 +5,9 @@
 use std::alloc::{GlobalAlloc, Layout};
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
-use crate::Random;
+use crate::{Random, lock};
 
 /// A live block.
 #[derive(Clone, Copy, Debug)]
@@ -25,11 +25,6 @@ pub struct Oracle {
     intervals: Mutex<BTreeMap<usize, usize>>,
     /// Blocks on their way from one walker to another.
     market: Mutex<Vec<Live>>,
-}
-
-/// A walker that found something says so by a panic; the others go on.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Oracle {

@@ -7,11 +7,11 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::thread;
 
 use freestone::{Events, Freestone, Snapshot, control, snapshot};
-use freestone_tests::{Block, Random, run, seed};
+use freestone_tests::{Block, Random, join_all, lock, run, seed};
 
 static UNDER_TEST: Freestone = Freestone::new();
 
@@ -25,7 +25,7 @@ type Blocks = Vec<Block<'static, Freestone>>;
 /// The tests share the heap, so one runs at a time.
 fn alone() -> MutexGuard<'static, ()> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&ONE_AT_A_TIME)
 }
 
 /// All that must hold between the figures of one snapshot, at rest and under load.
@@ -193,7 +193,7 @@ fn churn(mut random: Random, steps: usize, did: &Did, market: &Mutex<Blocks>) {
                 control::sample_after(any_layout(&mut random), random.below(100) as u32);
             }
             2..20 => {
-                let mut market = market.lock().expect("nobody panics with the lock");
+                let mut market = lock(market);
                 market.append(&mut mine);
                 for _ in 0..market.len() / 2 {
                     let nth = random.below(market.len());
@@ -246,18 +246,23 @@ fn under_load_they_hold_or_say_so() {
     assert_eq!(first.live_blocks(), 0);
     let (did, done, market) = (Did::default(), AtomicBool::new(false), Mutex::new(Blocks::new()));
     let (mut taken, mut exact) = (0, 0);
+    // Fewer under `ThreadSanitizer`, which slows every step down.
+    let (steps, families) = if cfg!(freestone_tsan) { (20_000, 15) } else { (200_000, 150) };
     thread::scope(|scope| {
         let (did, market) = (&did, &market);
         let mut workers: Vec<_> =
-            (0..3).map(|nth| scope.spawn(move || churn(Random::new(seed ^ nth), 200_000, did, market))).collect();
+            (0..3).map(|nth| scope.spawn(move || churn(Random::new(seed ^ nth), steps, did, market))).collect();
         // Threads are born and die all the time.
         workers.push(scope.spawn(move || {
-            for nth in 0..150 {
+            for nth in 0..families {
                 let child = thread::spawn(move || Random::new(seed.wrapping_add(nth)));
                 let random = child.join().expect("the thread does not panic");
                 thread::scope(|scope| {
-                    scope.spawn(|| churn(random.clone(), 200, did, market));
-                    scope.spawn(|| churn(random.clone(), 300, did, market));
+                    let churn = |steps| {
+                        let random = random.clone();
+                        scope.spawn(move || churn(random, steps, did, market))
+                    };
+                    join_all([churn(200), churn(300)]);
                 });
             }
         }));

@@ -4,12 +4,12 @@
 //! The allocator under test is not registered, so that every count is this test's.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::thread;
 
 use freestone::control::{is_sampled, release_to_os, sample_after};
 use freestone::{ClassSnapshot, Freestone};
-use freestone_tests::{Block, Random, seed};
+use freestone_tests::{Block, Random, lock, seed};
 
 static UNDER_TEST: Freestone = Freestone::new();
 
@@ -19,8 +19,7 @@ static HARNESS: System = System;
 /// The tests share the heap's counts, so one runs at a time. The heap begins with the first block, and before that there is nothing to choose.
 fn alone() -> MutexGuard<'static, ()> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    // A test that failed is no reason for the others to.
-    let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let alone = lock(&ONE_AT_A_TIME);
     drop(block(1));
     alone
 }

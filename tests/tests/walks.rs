@@ -3,11 +3,11 @@
 //!
 //! `SEED` replays what each thread decides; how threads take turns is the system's choice.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use freestone::Freestone;
 use freestone_tests::oracle::{Oracle, Walker};
-use freestone_tests::seed;
+use freestone_tests::{join_all, lock, seed};
 
 /// The walk has a handle of its own; the oracle lives on the system's allocator, so that every count is the walk's.
 static WALKED: Freestone = Freestone::new();
@@ -28,7 +28,7 @@ fn steps() -> u64 {
 
 #[test]
 fn one_thread() {
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = lock(&ONE_AT_A_TIME);
     let before = freestone::snapshot();
     let oracle = Oracle::new();
     let mut walker = Walker::new(&WALKED, &oracle, seed());
@@ -58,7 +58,7 @@ fn one_thread() {
 
 #[test]
 fn many_threads() {
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = lock(&ONE_AT_A_TIME);
     let seed = seed();
     let before = freestone::snapshot();
     let oracle = Oracle::new();
@@ -73,8 +73,7 @@ fn many_threads() {
                 (walker.operations, walker.allocations, walker.frees, walker.resizes)
             })
         };
-        let walkers: Vec<_> = (0..THREADS).map(walk).collect();
-        walkers.into_iter().map(|walker| walker.join().expect("the walk found something")).collect()
+        join_all((0..THREADS).map(walk).collect::<Vec<_>>())
     });
     let sum = |figure: fn(&(u64, u64, u64, u64)) -> u64| walked.iter().map(figure).sum::<u64>();
     assert!(sum(|walked| walked.0) >= steps());

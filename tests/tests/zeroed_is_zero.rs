@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::thread;
 
 use freestone::Freestone;
-use freestone_tests::{Block, Random, seed};
+use freestone_tests::{Block, Random, join_all, lock, seed};
 
 #[global_allocator]
 static GLOBAL: Freestone = Freestone::new();
@@ -67,7 +67,7 @@ fn in_several_threads() {
     let seed = seed();
     let market: Mutex<Blocks> = Mutex::new(Vec::new());
     thread::scope(|scope| {
-        for nth in 0..4 {
+        let wander = |nth| {
             let market = &market;
             scope.spawn(move || {
                 let mut random = Random::new(seed.wrapping_add(nth));
@@ -79,7 +79,7 @@ fn in_several_threads() {
                     if mine.len() >= 30 {
                         let block = mine.swap_remove(nth);
                         if random.below(2) == 0 {
-                            let mut market = market.lock().expect("nobody panics with the lock");
+                            let mut market = lock(market);
                             market.push(block);
                             if market.len() > 50 {
                                 let nth = random.below(50);
@@ -91,8 +91,9 @@ fn in_several_threads() {
                         freestone::control::release_to_os();
                     }
                 }
-            });
-        }
+            })
+        };
+        join_all((0..4).map(wander).collect::<Vec<_>>());
     });
 }
 
