@@ -65,20 +65,21 @@ impl Counters {
     /// One more, from whichever thread.
     #[inline]
     pub(crate) fn count(&self, event: Event) {
-        // Relaxed: a count orders nothing.
-        self.0[event as usize].fetch_add(1, Ordering::Relaxed);
+        // Release: who sees this count also sees those that came before it, such as the birth before the death. Pairs with the Acquire in
+        // `get`.
+        self.0[event as usize].fetch_add(1, Ordering::Release);
     }
 
     /// One more, from the only thread that ever writes here: no locked instruction.
     #[inline]
     pub(crate) fn count_alone(&self, event: Event) {
         let count = &self.0[event as usize];
-        // Relaxed: a count orders nothing; one writer, so nothing is lost between load and store.
-        count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        // Relaxed: one writer, so nothing is lost between load and store. Release: as in `count`.
+        count.store(count.load(Ordering::Relaxed) + 1, Ordering::Release);
     }
 
     pub(crate) fn get(&self, event: Event) -> u64 {
-        // Relaxed: a count orders nothing.
-        self.0[event as usize].load(Ordering::Relaxed)
+        // Acquire: see `count`.
+        self.0[event as usize].load(Ordering::Acquire)
     }
 }

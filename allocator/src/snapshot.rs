@@ -317,6 +317,10 @@ fn read_events(supply: &Supply, registry: &Registry<Record>) -> Events {
         let of_threads: u64 = registry.records().map(|record| record.counters.get(event)).sum();
         supply.counters().get(event) + of_threads
     };
+    // Ends before beginnings, so that none is seen without its own; each is counted after the other by whoever sees both.
+    let span_deaths = total(Event::SpanDeath);
+    let sample_ends = total(Event::SampledEnd);
+    let refusals = total(Event::Refused);
     Events {
         exchanges: total(Event::Exchange),
         refills: total(Event::Refill),
@@ -324,18 +328,18 @@ fn read_events(supply: &Supply, registry: &Registry<Record>) -> Events {
         depot_takes: total(Event::DepotTake),
         depot_puts: total(Event::DepotPut),
         span_births: total(Event::SpanBirth),
-        span_deaths: total(Event::SpanDeath),
+        span_deaths,
         maps: total(Event::Map),
         unmaps: total(Event::Unmap),
         purges: total(Event::Purge),
         advices: total(Event::Advise),
         moves: total(Event::Move),
-        refusals: total(Event::Refused),
+        refusals,
         record_births: total(Event::RecordBirth),
         record_adoptions: total(Event::RecordAdoption),
         ticks: total(Event::Tick),
         samples: total(Event::Sampled),
-        sample_ends: total(Event::SampledEnd),
+        sample_ends,
         dropped: total(Event::Dropped),
     }
 }
