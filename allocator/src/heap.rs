@@ -420,7 +420,11 @@ pub(crate) fn check_free(block: NonNull<u8>, size: usize, align: usize) {
 
 /// See [`crate::snapshot`].
 pub(crate) fn take_snapshot() -> Snapshot {
-    snapshot::take(&HEAP.supply, &HEAP.registry)
+    if CURRENT.with(Cell::get) == BUSY {
+        // A signal handler that interrupted a slow path, whose locks it would wait for.
+        return Snapshot { approximate: true, ..Snapshot::empty() };
+    }
+    undisturbed(|| snapshot::take(&HEAP.supply, &HEAP.registry))
 }
 
 /// See [`crate::control::release_to_os`].

@@ -133,7 +133,7 @@ cfg_select! {
 /// thread at work meanwhile may make parts of it [`approximate`](Snapshot::approximate). Allocates nothing. Costs 10 to 30 µs and as much again for every eight threads:
 /// to be asked every second, not for every request.
 ///
-/// A process in which Freestone is not registered sees zeros.
+/// A process in which Freestone is not registered sees zeros; so does, with `approximate`, a signal handler that interrupted the allocator.
 #[must_use]
 #[cfg(not(loom))]
 pub fn snapshot() -> Snapshot {

@@ -179,7 +179,7 @@ impl Snapshot {
     }
 
     /// Nothing: what a process without this allocator sees.
-    fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         let mut classes = [ClassSnapshot::default(); CLASSES];
         for class in SizeClass::all() {
             classes[class.index()].block_bytes = class.bytes();

@@ -16,7 +16,8 @@ fn survives(what: &str) {
     let numbers: Vec<u64> = ending.out.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect();
     let [_, signals, served, refused, _] = numbers[..] else { panic!("{ending:#?}") };
     assert!(signals >= 2_000);
-    assert!(served > 0, "the handler was never served");
+    // A thread that does nothing but take snapshots is hardly ever outside one.
+    assert!(served > 0 || what == "snapshots", "the handler was never served");
     assert!(served + refused >= 2_000 * 12);
     if what == "large" {
         // Large operations are slow paths through and through, so some signals must have come in the middle of one.
