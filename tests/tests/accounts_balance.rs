@@ -305,6 +305,36 @@ fn under_load_they_hold_or_say_so() {
     assert_eq!((last.live_blocks(), last.bytes.live), (0, 0));
 }
 
+/// Large amounts change hands between two looks of a reader that the system stopped in the middle.
+#[test]
+fn while_much_comes_and_goes() {
+    let _alone = alone();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let tide = |size| {
+            scope.spawn(move || {
+                for _ in 0..10_000 {
+                    let layout = Layout::from_size_align(size, 8).expect("small enough");
+                    let _blocks: Blocks = (0..60).map(|_| Block::new(&UNDER_TEST, layout).expect("memory is there")).collect();
+                }
+            })
+        };
+        let watch = || {
+            while !done.load(Ordering::Relaxed) {
+                check_sums(&snapshot());
+            }
+        };
+        let watchers = [scope.spawn(watch), scope.spawn(watch), scope.spawn(watch)];
+        let tides = [40 << 10, 100 << 10, 200 << 10].map(tide).map(thread::ScopedJoinHandle::join);
+        done.store(true, Ordering::Relaxed);
+        join_all(watchers);
+        assert!(tides.iter().all(Result::is_ok));
+    });
+    let last = snapshot();
+    assert!(!last.approximate);
+    assert_eq!(last.live_blocks(), 0);
+}
+
 #[test]
 fn the_kernel_agrees_about_small_pages() {
     the_kernel_agrees("huge_pages:never");

@@ -112,7 +112,11 @@ fn main() {
     let mut work: Box<dyn FnMut()> = match std::env::args().nth(1).as_deref() {
         Some("large") => Box::new(work_on_blocks(33 << 10, 6 << 20)),
         Some("small") => Box::new(work_on_blocks(1, 8 << 10)),
-        Some("snapshots") => Box::new(|| assert!(freestone::snapshot().allocations > 0)),
+        Some("snapshots") => Box::new(|| {
+            assert!(freestone::snapshot().allocations > 0);
+            // And something else for about as long.
+            (0..10_000).map(std::hint::black_box).for_each(|_: u32| {});
+        }),
         Some("forks") => Box::new(fork_once),
         _ => panic!("what to be busy with: large, small, snapshots or forks?"),
     };
