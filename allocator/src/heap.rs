@@ -61,9 +61,10 @@ fn set_current(slots: *const HotSlots) {
     CURRENT.with(|current| current.set(slots));
 }
 
-/// The heap: the shared rooms, the records, and what gives memory back.
+/// The heap: the shared rooms, the records, and what gives memory back. All zeros at first, so that it takes no place in the program's file;
+/// and in this order, see [`Supply`].
+#[repr(C)]
 struct Heap {
-    supply: Supply,
     registry: Registry<Record>,
     scavenger: Scavenger,
     /// Held while options are read and hooks are set.
@@ -71,21 +72,25 @@ struct Heap {
     started: AtomicBool,
     /// The key whose destructor tells of a thread's end, plus one; 0: there is none, and records of ended threads are found otherwise.
     exit_key: AtomicU32,
-    /// Records of threads that ended unnoticed are looked for when there are so many.
+    /// Records of threads that ended unnoticed are looked for when there are so many, and at least [`REAP_AT_LEAST`].
     reap_at: AtomicU32,
     /// While a fork is under way: what stands in [`CURRENT`] of the thread that forks otherwise.
     forking: AtomicPtr<HotSlots>,
+    supply: Supply,
 }
 
+/// See [`Heap::reap_at`].
+const REAP_AT_LEAST: usize = 8;
+
 static HEAP: Heap = Heap {
-    supply: Supply::new(),
     registry: Registry::new(),
     scavenger: Scavenger::new(),
     start: Lock::new(Rank::Start, ()),
     started: AtomicBool::new(false),
     exit_key: AtomicU32::new(0),
-    reap_at: AtomicU32::new(8),
+    reap_at: AtomicU32::new(0),
     forking: AtomicPtr::new(core::ptr::null_mut()),
+    supply: Supply::new(),
 };
 
 /// Takes a slow path of the calling thread: [`BUSY`] stands in for its slots meanwhile, and `errno` is kept for the program. `work` gets the
@@ -249,7 +254,7 @@ fn leave_to_next(record: &'static Record) {
 /// system call. Looks each time the number of records has doubled without any being found.
 fn reap_unnoticed() {
     // Relaxed, here and below: a threshold.
-    if HEAP.registry.pooled() > 0 || HEAP.registry.count() < HEAP.reap_at.load(Ordering::Relaxed) as usize {
+    if HEAP.registry.pooled() > 0 || HEAP.registry.count() < REAP_AT_LEAST.max(HEAP.reap_at.load(Ordering::Relaxed) as usize) {
         return;
     }
     let mut found = 0;

@@ -36,21 +36,22 @@ pub(crate) struct Direct {
     pub(crate) lost_pages_bytes: AtomicUsize,
 }
 
-/// The shared rooms of a heap.
+/// The shared rooms of a heap. In this order: what every program writes to lies together, so that a small one touches few pages.
+#[repr(C)]
 pub(crate) struct Supply {
     pub(crate) meta: Meta,
-    pub(crate) page_heap: PageHeap,
-    pub(crate) sampling: Sampling,
-    pub(crate) large: Large,
-    pub(crate) direct: Direct,
-    seed: Seed,
-    centrals: [Central; SizeClass::COUNT],
-    depots: [Depot; SizeClass::COUNT],
-    empties: [Depot; CAPACITIES],
     /// Bytes lent to thread caches and depots.
     lent: AtomicUsize,
     /// Check every exchange, not one in a period.
     check_every_exchange: AtomicBool,
+    pub(crate) page_heap: PageHeap,
+    seed: Seed,
+    empties: [Depot; CAPACITIES],
+    centrals: [Central; SizeClass::COUNT],
+    pub(crate) large: Large,
+    pub(crate) direct: Direct,
+    pub(crate) sampling: Sampling,
+    depots: [Depot; SizeClass::COUNT],
 }
 
 /// Blocks that a thread means to have of a class at first, a power of two.

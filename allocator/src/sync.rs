@@ -54,7 +54,7 @@ const FOR_FORK: usize = 1;
 /// A value that one thread at a time may touch.
 pub(crate) struct Lock<T> {
     state: AtomicU32,
-    rank: Rank,
+    rank: ranks::Checked,
     /// The holder's [`os::thread_token`], [`FOR_FORK`] added during a fork; 0 when free.
     holder: AtomicUsize,
     value: UnsafeCell<T>,
@@ -72,14 +72,14 @@ impl<T> Lock<T> {
     crate::atomic::const_unless_loom! {
         /// A free lock.
         pub(crate) fn new(rank: Rank, value: T) -> Self {
-            Self { state: AtomicU32::new(FREE), rank, holder: AtomicUsize::new(0), value: UnsafeCell::new(value) }
+            Self { state: AtomicU32::new(FREE), rank: ranks::Checked::new(rank), holder: AtomicUsize::new(0), value: UnsafeCell::new(value) }
         }
     }
 
     /// Waits until nobody else holds it.
     #[inline]
     pub(crate) fn lock(&self) -> Guard<'_, T> {
-        ranks::taking(self.rank);
+        self.rank.taking();
         // Acquire: sees what the last holder wrote. Pairs with the Release in `unlock`.
         if self.state.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).is_err() {
             self.lock_slow();
@@ -92,7 +92,7 @@ impl<T> Lock<T> {
     pub(crate) fn try_lock(&self) -> Option<Guard<'_, T>> {
         // Acquire: as in `lock`.
         self.state.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).ok()?;
-        ranks::taking(self.rank);
+        self.rank.taking();
         Some(self.held_by(os::thread_token()))
     }
 
@@ -123,7 +123,7 @@ impl<T> Lock<T> {
 
     #[inline]
     fn unlock(&self) {
-        ranks::given_back(self.rank);
+        self.rank.given_back();
         // Relaxed: see `held_by`.
         self.holder.store(0, Ordering::Relaxed);
         // Release: shows the next holder what this one wrote. Pairs with the Acquire in `lock`, `try_lock` and `lock_slow`.
@@ -190,26 +190,47 @@ mod ranks {
         static HELD: Cell<u32> = const { Cell::new(0) };
     }
 
-    pub(super) fn taking(rank: Rank) {
-        let bit = 1_u32 << rank as u8;
-        HELD.with(|held| {
-            // During a fork all locks of a rank are held at once, so equal ranks pass.
-            assert!(held.get() < bit << 1, "lock {rank:?} taken while locks {:#b} are held", held.get());
-            held.set(held.get() | bit);
-        });
-    }
+    /// The rank of a lock.
+    pub(super) struct Checked(Rank);
 
-    pub(super) fn given_back(rank: Rank) {
-        HELD.with(|held| held.set(held.get() & !(1 << rank as u8)));
+    impl Checked {
+        pub(super) const fn new(rank: Rank) -> Self {
+            Self(rank)
+        }
+
+        pub(super) fn taking(&self) {
+            let bit = 1_u32 << self.0 as u8;
+            HELD.with(|held| {
+                // During a fork all locks of a rank are held at once, so equal ranks pass.
+                assert!(held.get() < bit << 1, "lock {:?} taken while locks {:#b} are held", self.0, held.get());
+                held.set(held.get() | bit);
+            });
+        }
+
+        pub(super) fn given_back(&self) {
+            HELD.with(|held| held.set(held.get() & !(1 << self.0 as u8)));
+        }
     }
 }
 
 #[cfg(not(all(debug_assertions, not(loom))))]
 mod ranks {
-    #[inline(always)]
-    pub(super) fn taking(_rank: super::Rank) {}
-    #[inline(always)]
-    pub(super) fn given_back(_rank: super::Rank) {}
+    /// Nothing, so that a free lock is all zeros.
+    pub(super) struct Checked;
+
+    impl Checked {
+        pub(super) const fn new(_rank: super::Rank) -> Self {
+            Self
+        }
+
+        #[inline(always)]
+        #[allow(clippy::unused_self, reason = "as where ranks are checked")]
+        pub(super) fn taking(&self) {}
+
+        #[inline(always)]
+        #[allow(clippy::unused_self, reason = "as where ranks are checked")]
+        pub(super) fn given_back(&self) {}
+    }
 }
 
 #[cfg(all(test, not(loom)))]

@@ -70,8 +70,8 @@ struct Cut {
     heads: [u16; SizeClass::SPLIT_COUNT],
     /// Per class: blocks that are not here at the moment.
     out: [u16; SizeClass::SPLIT_COUNT],
-    /// Granules that are in no run, as bits.
-    free: [u64; GRANULES / WORD_BITS],
+    /// Granules that are in a run, as bits. All zeros at first, or the heap's statics would have to lie in the program's file.
+    taken: [u64; GRANULES / WORD_BITS],
 }
 
 /// The seed of a heap.
@@ -95,7 +95,7 @@ impl Seed {
                     ended: 0,
                     heads: [0; SizeClass::SPLIT_COUNT],
                     out: [0; SizeClass::SPLIT_COUNT],
-                    free: [u64::MAX; GRANULES / WORD_BITS],
+                    taken: [0; GRANULES / WORD_BITS],
                 },
             ),
             start: AtomicUsize::new(0),
@@ -257,10 +257,10 @@ impl Cut {
         debug_assert!(align.is_power_of_two() && align < WORD_BITS);
         // One bit at every multiple of `align`.
         let aligned = u64::MAX / ((1 << align) - 1);
-        (0..self.free.len()).find_map(|word| {
-            let behind = self.free.get(word + 1).copied().unwrap_or(0);
+        (0..self.taken.len()).find_map(|word| {
+            let behind = !self.taken.get(word + 1).copied().unwrap_or(u64::MAX);
             // Bit n: so many granules from n on are free. A run that begins in this word ends in the next one at the latest.
-            let mut starts = u128::from(behind) << WORD_BITS | u128::from(self.free[word]);
+            let mut starts = u128::from(behind) << WORD_BITS | u128::from(!self.taken[word]);
             let mut length = 1;
             while length < granules {
                 let more = length.min(granules - length);
@@ -277,8 +277,8 @@ impl Cut {
         for granule in first..first + granules {
             tables.owners[granule].store(owner, Ordering::Relaxed);
             let bit = 1 << (granule % WORD_BITS);
-            let word = &mut self.free[granule / WORD_BITS];
-            *word = if owner == 0 { *word | bit } else { *word & !bit };
+            let word = &mut self.taken[granule / WORD_BITS];
+            *word = if owner == 0 { *word & !bit } else { *word | bit };
         }
     }
 

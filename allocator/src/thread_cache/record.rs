@@ -107,8 +107,6 @@ pub(crate) enum Life {
 #[repr(C, align(64))]
 pub(crate) struct Record {
     hot: HotSlots,
-    cold: [ColdSlot; SizeClass::INLINE_COUNT],
-    whole: [WholeSlot; WHOLE_COUNT],
     pub(crate) counters: Counters,
     pub(crate) older: AtomicPtr<Record>,
     pub(crate) pooled_before: AtomicPtr<Record>,
@@ -131,6 +129,9 @@ pub(crate) struct Record {
     leased: AtomicUsize,
     /// Bytes allocated, as far as the budget cares.
     earned: AtomicU64,
+    /// By class, and last: the end of a record is not touched by programs without large blocks.
+    cold: [ColdSlot; SizeClass::INLINE_COUNT],
+    whole: [WholeSlot; WHOLE_COUNT],
 }
 
 // Relaxed in the whole file unless said otherwise: the owner is the only writer, and what orders changes of owner is said at I-owner.
