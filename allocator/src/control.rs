@@ -20,7 +20,8 @@ pub fn release_to_os() -> usize {
 }
 
 /// Has the `allocations`-th allocation of this layout's size class that the calling thread makes from now on served from the sampled
-/// zone, counting from 1; 0 takes it back. Returns `false` for layouts that cannot be chosen by count (above 32 KiB).
+/// zone, counting from 1; 0 takes it back. Returns `false` for layouts that cannot be chosen by count (above 32 KiB),
+/// and before the heap's first block.
 ///
 /// This is the hook that sampling uses; by itself it only shows that the chosen block, and no other, is found and that its end is seen
 /// (the counts `samples` and `sample_ends` of [`Events`](crate::Events)). Costs nothing on the fast path.

@@ -228,7 +228,7 @@ pub(crate) fn take(supply: &Supply, registry: &Registry<Record>) -> Snapshot {
         snapshot.bytes.depot += entry.depot as usize * bytes;
         cached += entry.thread_cached as usize * bytes;
         // Holes are what the spans are without the blocks that are out.
-        holes = (holes + entry.spans as usize * class.span_bytes()).wrapping_sub(central.out() as usize * bytes);
+        holes = holes.wrapping_add(entry.spans as usize * class.span_bytes()).wrapping_sub(central.out() as usize * bytes);
         // A sampled block has pages of its own.
         let sampled = supply.sampling.allocations(class).saturating_sub(supply.sampling.frees(class)) as usize;
         holes = holes.wrapping_add(sampled * (bytes.next_multiple_of(PAGE_BYTES) - bytes));
