@@ -423,7 +423,7 @@ pub(crate) fn check_free(block: NonNull<u8>, size: usize, align: usize) {
 
 // ---- for operators -------------------------------------------------------------------------------------------------
 
-/// See [`crate::snapshot`].
+/// See [`crate::snapshot()`].
 pub(crate) fn take_snapshot() -> Snapshot {
     if CURRENT.with(Cell::get) == BUSY {
         // A signal handler that interrupted a slow path, whose locks it would wait for.

@@ -11,7 +11,7 @@
 //! assert!(heap.live_blocks() > words.len() as u64);
 //! ```
 //!
-//! [`Freestone`] is what a program registers, [`snapshot`] what it reads, [`control`] what it may ask for. The rest of this page is a
+//! [`Freestone`] is what a program registers, [`snapshot()`] what it reads, [`control`] what it may ask for. The rest of this page is a
 //! tour of the house, for who wants to know what happens behind these three doors, or to change it.
 //!
 //! # The cast

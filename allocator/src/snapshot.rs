@@ -142,7 +142,7 @@ impl Events {
     }
 }
 
-/// The allocator's numbers of one moment. See [`crate::snapshot`].
+/// The allocator's numbers of one moment. See [`crate::snapshot()`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Snapshot {

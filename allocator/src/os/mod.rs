@@ -55,7 +55,7 @@ pub(crate) fn pointer(address: usize) -> *mut u8 {
     core::ptr::with_exposed_provenance_mut(address)
 }
 
-/// [`pointer`] for an address that is known not to be zero.
+/// [`pointer()`] for an address that is known not to be zero.
 #[inline(always)]
 pub(crate) fn block(address: usize) -> NonNull<u8> {
     debug_assert_ne!(address, 0);
