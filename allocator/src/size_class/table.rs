@@ -14,6 +14,9 @@ pub(crate) const SPLIT_COUNT: usize = 40;
 /// … then those with one stack; the rest are whole spans.
 pub(crate) const STACK_END: usize = 72;
 
+/// How long the hot half of a class's slot in a thread's record is, in words of eight bytes.
+pub(crate) const SLOT_WORDS: usize = 4;
+
 /// What is fixed for a class.
 #[derive(Clone, Copy)]
 pub(crate) struct Row {
@@ -31,12 +34,22 @@ pub(crate) struct Row {
 /// One row per class, smallest first.
 pub(crate) static ROWS: [Row; COUNT] = derive();
 
-/// Class of every size up to [`SPLIT_BYTES_MAX`], in units of 8 bytes.
-pub(crate) static SMALL: [u8; SPLIT_BYTES_MAX / 8 + 1] = derive_classes(8);
+/// Class of every size up to [`SPLIT_BYTES_MAX`], in units of 8 bytes; times [`SLOT_WORDS`], as a `SizeClass` is kept.
+pub(crate) static SMALL: [u8; SPLIT_BYTES_MAX / 8 + 1] = {
+    let wide: [u16; SPLIT_BYTES_MAX / 8 + 1] = derive_classes(8);
+    let mut narrow = [0; SPLIT_BYTES_MAX / 8 + 1];
+    let mut units = 0;
+    while units < narrow.len() {
+        assert!(wide[units] <= u8::MAX as u16);
+        narrow[units] = wide[units] as u8;
+        units += 1;
+    }
+    narrow
+};
 
 /// Class of every size up to [`STACK_BYTES_MAX`] that is no smaller one's, in units of 128 bytes. Computing it takes no longer, but the
 /// shorter code is what lets the compiler inline the whole path where the size is known at run time only.
-pub(crate) static MEDIUM: [u8; STACK_BYTES_MAX / 128 + 1] = derive_classes(128);
+pub(crate) static MEDIUM: [u16; STACK_BYTES_MAX / 128 + 1] = derive_classes(128);
 
 const fn block_bytes(class: usize) -> usize {
     if class < 16 {
@@ -96,7 +109,7 @@ const fn derive() -> [Row; COUNT] {
     rows
 }
 
-const fn derive_classes<const UNITS: usize>(unit: usize) -> [u8; UNITS] {
+const fn derive_classes<const UNITS: usize>(unit: usize) -> [u16; UNITS] {
     let mut classes = [0; UNITS];
     let mut class = 0;
     let mut units = 0;
@@ -104,7 +117,7 @@ const fn derive_classes<const UNITS: usize>(unit: usize) -> [u8; UNITS] {
         while block_bytes(class) < units * unit {
             class += 1;
         }
-        classes[units] = class as u8;
+        classes[units] = (class * SLOT_WORDS) as u16;
         units += 1;
     }
     classes

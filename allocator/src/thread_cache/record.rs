@@ -9,7 +9,7 @@ use core::ptr::NonNull;
 use crate::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::config::{BUDGET_AT_BIRTH_BYTES, BUDGET_EARNED_PER_BYTES, BUDGET_MAX_BYTES, LEASE_BYTES};
 use crate::counters::Counters;
-use crate::size_class::{Shape, SizeClass};
+use crate::size_class::{SLOT_WORDS, Shape, SizeClass};
 use crate::slot::{ColdSlot, SlotCounts, SplitSlot, StackSlot};
 use crate::supply::Supply;
 
@@ -23,6 +23,7 @@ union HotSlot {
 }
 
 const _: () = assert!(size_of::<SplitSlot>() == size_of::<StackSlot>());
+const _: () = assert!(size_of::<HotSlot>() == SLOT_WORDS * size_of::<u64>());
 
 /// What the fast path works on. All zeros: every array is dry and full, so every operation takes the slow path.
 #[repr(C)]
@@ -39,11 +40,9 @@ impl HotSlots {
     #[inline(always)]
     pub(crate) fn split(&self, class: SizeClass) -> &SplitSlot {
         debug_assert_eq!(class.shape(), Shape::Split);
-        // SAFETY: the class is one of those that the inlined path serves, so it has a slot (I-class).
-        let slot = unsafe { self.0.get_unchecked(class.index()) };
         // SAFETY: both halves of the union are numbers and pointers of the same size, valid whatever their bits; this class uses this one
         // (I-class).
-        unsafe { &slot.split }
+        unsafe { &self.slot(class).split }
     }
 
     /// The slot of a class with a stack.
@@ -51,9 +50,13 @@ impl HotSlots {
     pub(crate) fn stack(&self, class: SizeClass) -> &StackSlot {
         debug_assert_eq!(class.shape(), Shape::Stack);
         // SAFETY: as in `split`.
-        let slot = unsafe { self.0.get_unchecked(class.index()) };
-        // SAFETY: as in `split`.
-        unsafe { &slot.stack }
+        unsafe { &self.slot(class).stack }
+    }
+
+    #[inline(always)]
+    fn slot(&self, class: SizeClass) -> &HotSlot {
+        // SAFETY: the class is one of those that the inlined path serves, so it has a slot (I-class), `SLOT_WORDS` long like all before it.
+        unsafe { &*self.0.as_ptr().cast::<u64>().add(class.slot_words()).cast::<HotSlot>() }
     }
 }
 
