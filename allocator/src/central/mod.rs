@@ -20,6 +20,8 @@
 pub(crate) mod combining;
 pub(crate) mod seed;
 
+use core::ops::Range;
+
 use crate::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::counters::Event;
 use crate::fatal::{Misuse, misuse};
@@ -427,7 +429,7 @@ fn span_of(address: usize, class: SizeClass, ground: Ground<'_>) -> Option<PageI
     let page = ground.page_heap.table.locate(address)?;
     // SAFETY: `locate` found it.
     let record = unsafe { ground.page_heap.table.record(page) };
-    record.holds_blocks_of(class).then(|| PageIndex(page.0 - record.back()))
+    record.back_in_blocks_of(class).map(|back| PageIndex(page.0 - back))
 }
 
 /// An address that is not in a span of its class: in the seed it may be right, else says what is wrong with it.
@@ -506,17 +508,23 @@ pub(crate) fn inspect(address: usize, class: SizeClass, ground: Ground<'_>) -> R
 pub(crate) fn inspect_all(blocks: &[*mut u8], class: SizeClass, ground: Ground<'_>) -> Result<(), (Misuse, usize)> {
     // One bit per hashed address: a bit met twice is looked at closely. 4096 bits for at most 128 blocks, so few are.
     let mut seen = [0_u64; 64];
+    // The seed's run of the block before. A run takes longer to find than a span; spans are not remembered, because in a magazine that has
+    // been in use for a while the next block is from another one.
+    let mut run = 0..0;
     for (position, entry) in blocks.iter().enumerate() {
         let address = entry.addr() & !ZEROED;
-        // The same few steps for every block: asking first whether it lies where the one before does is slower, because in a magazine that
-        // has been in use for a while it does not.
-        match span_of(address, class, ground) {
-            Some(head) => match class.block_at(address - ground.page_heap.table.address(head)) {
-                Place::Block(_) => {}
-                Place::Inside => return Err((within_block(address), address)),
-                Place::Tail => return Err((Misuse::NeverAllocated, address)),
-            },
-            None => inspect_in_seed(address, class, ground).map_err(|kind| (kind, address))?,
+        let start = if run.contains(&address) {
+            run.start
+        } else if let Some(head) = span_of(address, class, ground) {
+            ground.page_heap.table.address(head)
+        } else {
+            run = seed_run_of(address, class, ground).map_err(|kind| (kind, address))?;
+            run.start
+        };
+        match class.block_at(address - start) {
+            Place::Block(_) => {}
+            Place::Inside => return Err((within_block(address), address)),
+            Place::Tail => return Err((Misuse::NeverAllocated, address)),
         }
         let hash = address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52;
         let (word, bit) = (&mut seen[hash / 64], 1 << (hash % 64));
@@ -528,15 +536,11 @@ pub(crate) fn inspect_all(blocks: &[*mut u8], class: SizeClass, ground: Ground<'
     Ok(())
 }
 
-/// What [`inspect_all`] asks of an address that is in no span of its class: in the seed it may be right.
+/// The run of blocks of the class that an address in no span of its class lies in, if it is in the seed.
 #[cold]
-fn inspect_in_seed(address: usize, class: SizeClass, ground: Ground<'_>) -> Result<(), Misuse> {
+fn seed_run_of(address: usize, class: SizeClass, ground: Ground<'_>) -> Result<Range<usize>, Misuse> {
     match kind_at(address, ground)? {
-        Kind::Seed if class.shape() == Shape::Split => {
-            let extent = ground.seed.extent_of(address, class)?;
-            let offset = address - extent.start;
-            if class.quotient(offset) as usize * class.bytes() == offset { Ok(()) } else { Err(within_block(address)) }
-        }
+        Kind::Seed if class.shape() == Shape::Split => ground.seed.extent_of(address, class),
         kind => Err(wrong_kind(kind)),
     }
 }

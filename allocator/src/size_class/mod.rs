@@ -156,10 +156,12 @@ impl SizeClass {
     #[inline(always)]
     pub(crate) fn block_at(self, offset: usize) -> Place {
         let row = self.row();
-        let index = self.quotient(offset);
+        let product = (offset as u64).wrapping_mul(u64::from(row.reciprocal));
+        let (index, rest) = ((product >> 32) as u32, product as u32);
         if index >= u32::from(row.blocks) {
             Place::Tail
-        } else if index as usize * row.bytes as usize == offset {
+        } else if rest < row.reciprocal {
+            // What is left below the quotient grows by the reciprocal with every byte beyond a multiple.
             Place::Block(index)
         } else {
             Place::Inside

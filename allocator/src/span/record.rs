@@ -39,24 +39,21 @@ pub(crate) enum Holder {
 #[derive(Debug)]
 #[repr(C, align(32))]
 pub(crate) struct PageRecord {
-    /// Written at birth and death of a span.
-    kind: AtomicU8,
-    /// Written at birth.
-    class: AtomicU8,
-    /// Pages between this one and the span's first. Written at birth of a span of many blocks.
-    back: AtomicU8,
+    /// Kind, class, and in spans of many blocks the pages between this one and the first: a byte each, in one word because every free that
+    /// is checked asks for all three. Written at birth and death of a span.
+    identity: AtomicU32,
     /// First page of whole blocks and runs: swapped by every allocation and free.
     holder: AtomicU8,
+    /// First page: untouched blocks read as zero. Written at birth.
+    zeroed: AtomicU8,
+    /// First page: which of the class's lists the span is on, plus one; 0 when on none. Class lock.
+    pub(crate) list: AtomicU8,
     /// First page: the span's length. Written at birth, and by growing and shrinking in place.
     pages: AtomicU16,
     /// First page: blocks that central has, bits and untouched ones together. Class lock.
     pub(crate) free: AtomicU16,
     /// First page: blocks from this index on were never handed out. Class lock.
     pub(crate) fresh: AtomicU16,
-    /// First page: untouched blocks read as zero. Written at birth.
-    zeroed: AtomicU8,
-    /// First page: which of the class's lists the span is on, plus one; 0 when on none. Class lock.
-    pub(crate) list: AtomicU8,
     /// First page: neighbours on that list, page index plus one. Class lock.
     pub(crate) next: AtomicU32,
     /// See [`next`](Self::next).
@@ -65,11 +62,15 @@ pub(crate) struct PageRecord {
     pub(crate) cell: AtomicU64,
 }
 
+const fn identity(kind: Kind, class: u8, back: u8) -> u32 {
+    u32::from_le_bytes([kind as u8, class, back, 0])
+}
+
 // Relaxed everywhere in this file: see the head of the file for what orders these fields instead.
 impl PageRecord {
     #[inline]
     pub(crate) fn kind(&self) -> Kind {
-        match self.kind.load(Ordering::Relaxed) {
+        match self.identity.load(Ordering::Relaxed).to_le_bytes()[0] {
             1 => Kind::Blocks,
             2 => Kind::Seed,
             3 => Kind::Whole,
@@ -79,21 +80,18 @@ impl PageRecord {
         }
     }
 
-    /// Does the page belong to a span of many blocks of this class? The question of every free that is checked.
+    /// If the page belongs to a span of many blocks of this class: how many pages lie between it and the span's first. The question of every
+    /// free that is checked.
     #[inline]
-    pub(crate) fn holds_blocks_of(&self, class: SizeClass) -> bool {
-        self.kind.load(Ordering::Relaxed) == Kind::Blocks as u8 && usize::from(self.class.load(Ordering::Relaxed)) == class.index()
+    pub(crate) fn back_in_blocks_of(&self, class: SizeClass) -> Option<u32> {
+        let back = self.identity.load(Ordering::Relaxed) ^ identity(Kind::Blocks, class.index() as u8, 0);
+        (back & 0xffff == 0).then_some(back >> 16)
     }
 
     /// The class, where the kind has one.
     #[inline]
     pub(crate) fn class(&self) -> SizeClass {
-        SizeClass::from_index(usize::from(self.class.load(Ordering::Relaxed)))
-    }
-
-    #[inline]
-    pub(crate) fn back(&self) -> u32 {
-        u32::from(self.back.load(Ordering::Relaxed))
+        SizeClass::from_index(usize::from(self.identity.load(Ordering::Relaxed).to_le_bytes()[1]))
     }
 
     #[inline]
@@ -113,30 +111,27 @@ impl PageRecord {
 
     /// Free → part of a span of many blocks, `back` pages behind its first.
     pub(crate) fn begin_blocks(&self, class: SizeClass, back: u32, pages: u32, zeroed: bool) {
-        self.class.store(class.index() as u8, Ordering::Relaxed);
-        self.back.store(back as u8, Ordering::Relaxed);
         self.pages.store(pages as u16, Ordering::Relaxed);
         self.free.store(class.span_blocks() as u16, Ordering::Relaxed);
         self.fresh.store(0, Ordering::Relaxed);
         self.zeroed.store(u8::from(zeroed), Ordering::Relaxed);
         self.list.store(0, Ordering::Relaxed);
-        self.kind.store(Kind::Blocks as u8, Ordering::Relaxed);
+        self.identity.store(identity(Kind::Blocks, class.index() as u8, back as u8), Ordering::Relaxed);
     }
 
     /// Free → first page of a block that is a span of its own.
     pub(crate) fn begin_whole(&self, kind: Kind, class: Option<SizeClass>, pages: u32, zeroed: bool, holder: Holder) {
         debug_assert!(matches!(kind, Kind::Whole | Kind::Run | Kind::Sampled | Kind::Seed));
-        self.class.store(class.map_or(u8::MAX, |class| class.index() as u8), Ordering::Relaxed);
-        self.back.store(0, Ordering::Relaxed);
         self.pages.store(pages as u16, Ordering::Relaxed);
         self.zeroed.store(u8::from(zeroed), Ordering::Relaxed);
         self.holder.store(holder as u8, Ordering::Relaxed);
-        self.kind.store(kind as u8, Ordering::Relaxed);
+        let class = class.map_or(u8::MAX, |class| class.index() as u8);
+        self.identity.store(identity(kind, class, 0), Ordering::Relaxed);
     }
 
     /// Anything → Free.
     pub(crate) fn end(&self) {
-        self.kind.store(Kind::Free as u8, Ordering::Relaxed);
+        self.identity.store(identity(Kind::Free, 0, 0), Ordering::Relaxed);
     }
 
     /// Hands a whole block over; says who had it. One instruction, so that of two frees at the same instant one sees the other.
