@@ -56,7 +56,9 @@ impl HotSlots {
     #[inline(always)]
     fn slot(&self, class: SizeClass) -> &HotSlot {
         // SAFETY: the class is one of those that the inlined path serves, so it has a slot (I-class), `SLOT_WORDS` long like all before it.
-        unsafe { &*self.0.as_ptr().cast::<u64>().add(class.slot_words()).cast::<HotSlot>() }
+        let slot = unsafe { self.0.as_ptr().cast::<u64>().add(class.slot_words()) };
+        // SAFETY: as above.
+        unsafe { &*slot.cast::<HotSlot>() }
     }
 }
 
