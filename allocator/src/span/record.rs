@@ -85,7 +85,7 @@ impl PageRecord {
     #[inline]
     pub(crate) fn back_in_blocks_of(&self, class: SizeClass) -> Option<u32> {
         let back = self.identity.load(Ordering::Relaxed) ^ identity(Kind::Blocks, class.index() as u8, 0);
-        (back & 0xffff == 0).then_some(back >> 16)
+        (back as u16 == 0).then_some(back >> 16)
     }
 
     /// The class, where the kind has one.
