@@ -100,6 +100,12 @@ pub(crate) const HUGE_PAGES_HEAP_BYTES: usize = 40 << 20;
 pub(crate) const HUGE_PAGES_BURST_BYTES: usize = 4 << 20;
 /// See [`HUGE_PAGES_BURST_BYTES`].
 pub(crate) const GROWTH_BURST_NS: u64 = 5_000_000;
+/// A huge page that takes longer than this to come stalls: the small pages it replaces take less.
+pub(crate) const HUGE_STALL_NS: u64 = 640_000;
+/// So many in a row turn huge pages off …
+pub(crate) const HUGE_STALLS_MAX: u32 = 3;
+/// … for so long; then one is tried again.
+pub(crate) const HUGE_PAUSE_NS: u64 = 5_000_000_000;
 
 const _: () = assert!(SPLIT_BYTES_MAX < STACK_BYTES_MAX);
 const _: () = assert!(STACK_BYTES_MAX < CLASS_BYTES_MAX);

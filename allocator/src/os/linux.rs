@@ -74,6 +74,13 @@ pub(crate) fn use_small_pages(address: usize, bytes: usize) -> bool {
     unsafe { libc::madvise(super::pointer(address).cast(), bytes, libc::MADV_NOHUGEPAGE) == 0 }
 }
 
+/// Clean → Dirty: has the kernel put memory behind these addresses now, as a first touch would; what they hold stays. `false`: this kernel
+/// cannot (before 5.14), or there is no memory.
+pub(crate) fn populate(address: usize, bytes: usize) -> bool {
+    // SAFETY: this advice changes how memory is backed, not what it holds.
+    unsafe { libc::madvise(super::pointer(address).cast(), bytes, libc::MADV_POPULATE_WRITE) == 0 }
+}
+
 /// Moves the pages of one mapping to the start of another without copying. The old range becomes Unmapped, the rest of
 /// the new one stays Clean. `false`: the source is as it was, but whether the target is still mapped nobody can say: most kernels unmap it
 /// before they look at the source.

@@ -39,6 +39,8 @@ struct Book {
     /// No more than this may be mapped at a time.
     limit_bytes: usize,
     now_ns: u64,
+    /// How long the kernel takes to put memory behind an address that it is asked to.
+    populate_ns: u64,
 }
 
 /// A machine of its own.
@@ -68,6 +70,7 @@ impl World {
             mapped: BTreeMap::new(),
             limit_bytes: usize::MAX,
             now_ns: 1,
+            populate_ns: 0,
         })))
     }
 
@@ -87,6 +90,16 @@ impl World {
 
     pub(crate) fn limit(&self, bytes: usize) {
         self.book(|book| book.limit_bytes = bytes);
+    }
+
+    /// From now on a populated page takes so long.
+    pub(crate) fn populating_takes(&self, ns: u64) {
+        self.book(|book| book.populate_ns = ns);
+    }
+
+    /// Time passes.
+    pub(crate) fn wait(&self, ns: u64) {
+        self.book(|book| book.now_ns += ns);
     }
 
     /// How many calls that can fail were made.
@@ -226,6 +239,18 @@ pub(crate) fn use_huge_pages(address: usize, bytes: usize) -> bool {
 
 pub(crate) fn use_small_pages(address: usize, bytes: usize) -> bool {
     with_book(Book::refuses) != Some(true) && linux::use_small_pages(address, bytes)
+}
+
+/// Takes as long as the test says.
+pub(crate) fn populate(address: usize, bytes: usize) -> bool {
+    if with_book(Book::refuses) == Some(true) {
+        return false;
+    }
+    with_book(|book| {
+        assert!(book.covers(address, bytes), "populated what was not mapped: {address:#x} + {bytes:#x}");
+        book.now_ns += book.populate_ns;
+    });
+    linux::populate(address, bytes)
 }
 
 /// # Safety

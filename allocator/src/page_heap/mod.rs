@@ -17,7 +17,7 @@ mod zones;
 use core::ptr::NonNull;
 
 use crate::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
-use crate::config::TABLE_GROWTH_BYTES;
+use crate::config::{HUGE_PAGES_HEAP_BYTES, TABLE_GROWTH_BYTES};
 use crate::counters::{Counters, Event};
 use crate::meta::Meta;
 use crate::options::HugePages;
@@ -28,7 +28,7 @@ use crate::units::{PAGE_BYTES, PageIndex, STEP_BYTES, STEP_PAGES, STEP_SHIFT, WI
 
 use filler::{Backing, Filler, STEP_ENTRY_BYTES, Step};
 use huge::{Slot, Slots, State};
-use zones::GrowthPace;
+use zones::{GrowthPace, StallGuard};
 
 pub(crate) use filler::{Run, Thorough};
 pub(crate) use huge::NotLive;
@@ -72,6 +72,7 @@ pub(crate) struct PageHeap {
     /// The current tick, told by the scavenger.
     tick: AtomicU32,
     huge_pages: AtomicU8,
+    stall_guard: StallGuard,
 }
 
 /// How far the region is mapped.
@@ -135,6 +136,7 @@ impl PageHeap {
             peak: AtomicUsize::new(0),
             tick: AtomicU32::new(0),
             huge_pages: AtomicU8::new(0),
+            stall_guard: StallGuard::new(),
         }
     }
 
@@ -248,14 +250,32 @@ impl PageHeap {
             },
             None => self.map_next_step(&mut growth, zone)?,
         };
+        let address = self.table.address(PageIndex::of_step(step));
+        let now_ns = os::now_ns();
+        let option = self.huge_pages();
         let huge = zone == Zone::Window
-            && growth.pace.next_step_is_huge(self.huge_pages(), self.in_use(), os::now_ns());
-        self.advise(self.table.address(PageIndex::of_step(step)), STEP_BYTES, huge);
+            && growth.pace.next_step_is_huge(option, self.in_use(), now_ns)
+            && (option == HugePages::Always || self.stall_guard.allows(now_ns));
+        self.advise(address, STEP_BYTES, huge);
         let backing = if huge { Backing::HugePages } else { Backing::SmallPages };
         self.state.lock()[zone as usize].add(step, backing);
         // Release: the step is there. Pairs with the Acquire in `take_run`.
         self.generation.fetch_add(1, Ordering::Release);
+        drop(growth);
+        if huge {
+            self.watch_huge_page(address);
+        }
         Some(())
+    }
+
+    /// A step is about to be touched, which brings all of it; so it may as well be now, where it can be timed. Holds no lock of ours meanwhile.
+    fn watch_huge_page(&self, address: usize) {
+        let asked_ns = os::now_ns();
+        self.counters.count(Event::Advise);
+        if os::populate(address, PAGE_BYTES) {
+            let came_ns = os::now_ns();
+            self.stall_guard.came(came_ns.saturating_sub(asked_ns), came_ns);
+        }
     }
 
     fn map_step(&self, step: u32) -> Result<(), MapError> {
@@ -430,7 +450,8 @@ impl PageHeap {
 
     /// Shall a fresh huge block ask for huge pages? It is touched from its start on, and at most one page too many is taken.
     fn block_is_huge(&self, size: usize) -> bool {
-        self.huge_pages() == HugePages::Always || self.in_use() + size >= crate::config::HUGE_PAGES_HEAP_BYTES
+        let wanted = self.in_use() + size >= HUGE_PAGES_HEAP_BYTES && self.stall_guard.allows(os::now_ns());
+        self.huge_pages() == HugePages::Always || wanted
     }
 
     fn hand_out(&self, slot: Slot, mapped: usize, size: usize) -> HugeBlock {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::{HUGE_PAUSE_NS, HUGE_STALL_NS, HUGE_STALLS_MAX};
 use crate::os::sim::{Plan, World};
 use std::collections::BTreeMap;
 
@@ -155,6 +156,44 @@ fn what_is_released_is_gone_and_comes_back_as_zero() {
     let again = heap.take_run(100, 1, Zone::Window).expect("memory is there");
     assert!(again.zeroed);
     assert!(is_filled(heap.table.address(again.page), 100 * PAGE_BYTES, 0));
+    heap.check();
+}
+
+#[test]
+fn huge_pages_that_stall_are_not_asked_for() {
+    let world = World::new();
+    let _here = world.enter();
+    let (heap, _) = heap();
+    // Large enough that every step would be huge.
+    for _ in 0..HUGE_PAGES_HEAP_BYTES / STEP_BYTES {
+        heap.take_run(STEP_PAGES, 1, Zone::Window).expect("memory is there");
+    }
+    // A huge page comes as a whole: what is left of its step is free, but not clean.
+    let next_is_huge = || {
+        let before = heap.dirty();
+        heap.take_run(STEP_PAGES - 56, 1, Zone::Window).expect("memory is there");
+        match heap.dirty() - before {
+            0 => false,
+            dirty => dirty == 56 * PAGE_BYTES,
+        }
+    };
+    assert!(next_is_huge());
+    world.populating_takes(HUGE_STALL_NS + 1);
+    for _ in 0..HUGE_STALLS_MAX {
+        assert!(next_is_huge());
+    }
+    assert!(!next_is_huge());
+    world.wait(HUGE_PAUSE_NS);
+    assert!(next_is_huge(), "tried again");
+    assert!(!next_is_huge());
+    heap.set_huge_pages(HugePages::Always);
+    assert!(next_is_huge(), "who says always gets them");
+    heap.set_huge_pages(HugePages::Auto);
+    world.populating_takes(HUGE_STALL_NS);
+    world.wait(HUGE_PAUSE_NS);
+    for _ in 0..2 * HUGE_STALLS_MAX {
+        assert!(next_is_huge());
+    }
     heap.check();
 }
 

@@ -2,9 +2,14 @@
 //!
 //! A first touch of a 2 MiB page costs 85 µs, of 512 small ones 640 µs, but it takes 2 MiB at once. So small heaps stay on small
 //! pages, and a step asks for a huge page when the heap is large enough for 2 MiB not to matter, or when it is growing so fast that
-//! the page will be filled anyway. Pure: numbers and time in, decision out.
+//! the page will be filled anyway. A guard turns huge pages off for a while when the kernel takes long to find them: where memory is
+//! fragmented, or a host has taken it back, 2 MiB at once came in 1300 µs, small pages as ever (2026-11). Pure: numbers and time in,
+//! decision out.
 
-use crate::config::{GROWTH_BURST_NS, HUGE_PAGES_BURST_BYTES, HUGE_PAGES_HEAP_BYTES};
+use crate::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::config::{
+    GROWTH_BURST_NS, HUGE_PAGES_BURST_BYTES, HUGE_PAGES_HEAP_BYTES, HUGE_PAUSE_NS, HUGE_STALL_NS, HUGE_STALLS_MAX,
+};
 use crate::options::HugePages;
 
 /// Remembers how fast the heap grew.
@@ -32,9 +37,67 @@ impl GrowthPace {
     }
 }
 
+/// Watches how long huge pages take to come.
+#[derive(Debug)]
+pub(crate) struct StallGuard {
+    /// Stalls in a row.
+    stalls: AtomicU32,
+    /// No huge pages before this time.
+    off_until_ns: AtomicU64,
+}
+
+// Relaxed: advice, nothing is ordered by it.
+impl StallGuard {
+    pub(crate) const fn new() -> Self {
+        Self { stalls: AtomicU32::new(0), off_until_ns: AtomicU64::new(0) }
+    }
+
+    /// Are huge pages worth asking for at the moment?
+    pub(crate) fn allows(&self, now_ns: u64) -> bool {
+        now_ns >= self.off_until_ns.load(Ordering::Relaxed)
+    }
+
+    /// A huge page took so long to come.
+    pub(crate) fn came(&self, took_ns: u64, now_ns: u64) {
+        if took_ns <= HUGE_STALL_NS {
+            self.stalls.store(0, Ordering::Relaxed);
+        } else if self.stalls.fetch_add(1, Ordering::Relaxed) + 1 >= HUGE_STALLS_MAX {
+            // After the pause a single stall is enough.
+            self.stalls.store(HUGE_STALLS_MAX - 1, Ordering::Relaxed);
+            self.off_until_ns.store(now_ns.saturating_add(HUGE_PAUSE_NS), Ordering::Relaxed);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stalls_in_a_row_turn_huge_pages_off_for_a_while() {
+        let guard = StallGuard::new();
+        let mut now = 1;
+        for _ in 0..HUGE_STALLS_MAX - 1 {
+            guard.came(HUGE_STALL_NS + 1, now);
+        }
+        assert!(guard.allows(now), "not yet");
+        guard.came(HUGE_STALL_NS, now);
+        for _ in 0..HUGE_STALLS_MAX - 1 {
+            guard.came(HUGE_STALL_NS + 1, now);
+        }
+        assert!(guard.allows(now), "they were not in a row");
+        guard.came(HUGE_STALL_NS + 1, now);
+        assert!(!guard.allows(now));
+        assert!(!guard.allows(now + HUGE_PAUSE_NS - 1));
+        now += HUGE_PAUSE_NS;
+        assert!(guard.allows(now), "tried again");
+        guard.came(HUGE_STALL_NS + 1, now);
+        assert!(!guard.allows(now), "and found wanting at once");
+        now += HUGE_PAUSE_NS;
+        guard.came(1, now);
+        guard.came(HUGE_STALL_NS + 1, now);
+        assert!(guard.allows(now), "one that came in time makes up for the others");
+    }
 
     #[test]
     fn small_heaps_stay_small_and_bursts_do_not() {
