@@ -100,6 +100,8 @@ pub(crate) const HUGE_PAGES_HEAP_BYTES: usize = 40 << 20;
 pub(crate) const HUGE_PAGES_BURST_BYTES: usize = 4 << 20;
 /// See [`HUGE_PAGES_BURST_BYTES`].
 pub(crate) const GROWTH_BURST_NS: u64 = 5_000_000;
+/// A burst leaves at most one part in so many of the heap free.
+pub(crate) const BURST_GAP_SHARE: usize = 32;
 /// A huge page that takes longer than this to come stalls: the small pages it replaces take less.
 pub(crate) const HUGE_STALL_NS: u64 = 640_000;
 /// So many in a row turn huge pages off …

@@ -122,6 +122,9 @@ const LISTS: usize = STEP_PAGES as usize + 1;
 /// How many steps of a list are looked at before the best seen is taken.
 const LOOKS: u32 = 8;
 
+/// How many lists are looked at for a place that holds memory already.
+const LOOKS_FOR_DIRTY: u32 = 8;
+
 /// Sums over all steps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct PageTotals {
@@ -147,6 +150,15 @@ pub(crate) struct Run {
     pub(crate) pages: u32,
     /// All of it reads as zero.
     pub(crate) zeroed: bool,
+}
+
+/// Where a run can be cut.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Place {
+    step: u32,
+    at: u32,
+    /// Pages of it that hold no memory yet.
+    clean: u32,
 }
 
 /// The steps of one zone.
@@ -280,18 +292,29 @@ impl Filler {
     pub(crate) fn take(&mut self, pages: u32, align: u32) -> Option<Run> {
         debug_assert!((1..=STEP_PAGES).contains(&pages));
         debug_assert!(align.is_power_of_two());
-        let mut list = self.occupied_list(pages)?;
-        loop {
-            if let Some((step, at)) = self.best_of_list(list, pages, align) {
-                return Some(self.cut(step, at, pages));
+        // Where no memory lies free, the tightest list has the answer. Else it is worth a look whether another one saves touching more.
+        let may_be_dirty = self.totals.dirty() >= pages as usize;
+        let mut looks = if may_be_dirty { LOOKS_FOR_DIRTY } else { 0 };
+        let mut best: Option<Place> = None;
+        let mut list = self.occupied_list(pages);
+        while let Some(found) = list {
+            if let Some(place) = self.best_of_list(found, pages, align)
+                && best.as_ref().is_none_or(|best| place.clean < best.clean)
+            {
+                best = Some(place);
             }
             // Only alignment makes a long enough run useless.
-            list = self.occupied_list(list as u32 + 1)?;
+            if best.as_ref().is_some_and(|best| best.clean == 0 || looks == 0) {
+                break;
+            }
+            looks = looks.saturating_sub(1);
+            list = self.occupied_list(found as u32 + 1);
         }
+        best.map(|place| self.cut(place.step, place.at, pages))
     }
 
     /// Of the first few steps of a list, the one with the most runs, and where in it.
-    fn best_of_list(&mut self, list: usize, pages: u32, align: u32) -> Option<(u32, u32)> {
+    fn best_of_list(&mut self, list: usize, pages: u32, align: u32) -> Option<Place> {
         let mut best = None;
         let mut most_runs = 0;
         let mut looks = 0;
@@ -307,8 +330,8 @@ impl Filler {
                     let fits = at + pages <= first + length;
                     fits.then(|| (if all_dirty { 0 } else { entry.clean.count_in(at, pages) }, length, at))
                 });
-                if let Some((_, _, at)) = places.min() {
-                    best = Some((step, at));
+                if let Some((clean, _, at)) = places.min() {
+                    best = Some(Place { step, at, clean });
                     most_runs = entry.runs;
                 }
             }

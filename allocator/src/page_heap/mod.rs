@@ -253,8 +253,10 @@ impl PageHeap {
         let address = self.table.address(PageIndex::of_step(step));
         let now_ns = os::now_ns();
         let option = self.huge_pages();
+        let totals = self.state.lock()[zone as usize].totals();
+        let gap_bytes = (totals.mapped - totals.used) * PAGE_BYTES;
         let huge = zone == Zone::Window
-            && growth.pace.next_step_is_huge(option, self.in_use(), now_ns)
+            && growth.pace.next_step_is_huge(option, self.in_use(), gap_bytes, now_ns)
             && (option == HugePages::Always || self.stall_guard.allows(now_ns));
         self.advise(address, STEP_BYTES, huge);
         let backing = if huge { Backing::HugePages } else { Backing::SmallPages };

@@ -8,7 +8,7 @@
 
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::config::{
-    GROWTH_BURST_NS, HUGE_PAGES_BURST_BYTES, HUGE_PAGES_HEAP_BYTES, HUGE_PAUSE_NS, HUGE_STALL_NS, HUGE_STALLS_MAX,
+    BURST_GAP_SHARE, GROWTH_BURST_NS, HUGE_PAGES_BURST_BYTES, HUGE_PAGES_HEAP_BYTES, HUGE_PAUSE_NS, HUGE_STALL_NS, HUGE_STALLS_MAX,
 };
 use crate::options::HugePages;
 
@@ -23,15 +23,18 @@ impl GrowthPace {
         Self { last_step_ns: 0 }
     }
 
-    /// A step is about to be added to a heap of `heap_bytes`: shall it use huge pages?
-    pub(crate) fn next_step_is_huge(&mut self, option: HugePages, heap_bytes: usize, now_ns: u64) -> bool {
+    /// A step is about to be added to a heap of `heap_bytes` whose steps have `gap_bytes` free: shall it use huge pages?
+    pub(crate) fn next_step_is_huge(&mut self, option: HugePages, heap_bytes: usize, gap_bytes: usize, now_ns: u64) -> bool {
         let filled_within = now_ns.saturating_sub(self.last_step_ns);
         self.last_step_ns = now_ns;
         match option {
             HugePages::Never => false,
             HugePages::Always => true,
             HugePages::Auto => {
-                heap_bytes >= HUGE_PAGES_HEAP_BYTES || (heap_bytes >= HUGE_PAGES_BURST_BYTES && filled_within <= GROWTH_BURST_NS)
+                // Steps with gaps: it grows because something large did not fit, and may not need much of the next one.
+                let fills_up = gap_bytes <= heap_bytes / BURST_GAP_SHARE;
+                let bursts = heap_bytes >= HUGE_PAGES_BURST_BYTES && filled_within <= GROWTH_BURST_NS && fills_up;
+                heap_bytes >= HUGE_PAGES_HEAP_BYTES || bursts
             }
         }
     }
@@ -103,17 +106,19 @@ mod tests {
     fn small_heaps_stay_small_and_bursts_do_not() {
         let mut pace = GrowthPace::new();
         let burst = GROWTH_BURST_NS;
-        assert!(!pace.next_step_is_huge(HugePages::Auto, 0, 1));
-        assert!(!pace.next_step_is_huge(HugePages::Auto, HUGE_PAGES_BURST_BYTES - 1, 2));
-        assert!(pace.next_step_is_huge(HugePages::Auto, HUGE_PAGES_BURST_BYTES, 2 + burst));
-        assert!(!pace.next_step_is_huge(HugePages::Auto, HUGE_PAGES_BURST_BYTES, 3 + 2 * burst));
-        assert!(pace.next_step_is_huge(HugePages::Auto, HUGE_PAGES_HEAP_BYTES, 900 * burst));
+        let gap = HUGE_PAGES_BURST_BYTES / BURST_GAP_SHARE;
+        assert!(!pace.next_step_is_huge(HugePages::Auto, 0, 0, 1));
+        assert!(!pace.next_step_is_huge(HugePages::Auto, HUGE_PAGES_BURST_BYTES - 1, 0, 2));
+        assert!(pace.next_step_is_huge(HugePages::Auto, HUGE_PAGES_BURST_BYTES, gap, 2 + burst));
+        assert!(!pace.next_step_is_huge(HugePages::Auto, HUGE_PAGES_BURST_BYTES, gap + 1, 2 + burst));
+        assert!(!pace.next_step_is_huge(HugePages::Auto, HUGE_PAGES_BURST_BYTES, 0, 3 + 2 * burst));
+        assert!(pace.next_step_is_huge(HugePages::Auto, HUGE_PAGES_HEAP_BYTES, HUGE_PAGES_HEAP_BYTES, 900 * burst));
     }
 
     #[test]
     fn a_choice_is_a_choice() {
         let mut pace = GrowthPace::new();
-        assert!(pace.next_step_is_huge(HugePages::Always, 0, 1));
-        assert!(!pace.next_step_is_huge(HugePages::Never, usize::MAX, 1));
+        assert!(pace.next_step_is_huge(HugePages::Always, 0, 0, 1));
+        assert!(!pace.next_step_is_huge(HugePages::Never, usize::MAX, 0, 1));
     }
 }
