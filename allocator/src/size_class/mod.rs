@@ -70,12 +70,12 @@ impl SizeClass {
     fn above_split(size: usize) -> Self {
         let last = size - 1;
         let doubling = last.ilog2() as usize;
-        let index = if last < 8192 {
+        let index = if last < STACK_BYTES_MAX {
             // 8 per doubling; doubling 10 (1 KiB) starts at class 40.
             40 + (doubling - 10) * 8 + ((last >> (doubling - 3)) & 7)
         } else {
-            // 4 per doubling; doubling 13 (8 KiB) starts at class 64.
-            64 + (doubling - 13) * 4 + ((last >> (doubling - 2)) & 3)
+            // 4 per doubling; doubling 15 (32 KiB) starts at class 80.
+            80 + (doubling - 15) * 4 + ((last >> (doubling - 2)) & 3)
         };
         Self::from_index(index)
     }
@@ -279,7 +279,7 @@ mod tests {
             );
             let worst_allowed = match class.bytes() {
                 0..=128 => 100.0,
-                129..=8192 => 11.2,
+                129..=32768 => 11.2,
                 _ => 20.0,
             };
             assert!(worst <= worst_allowed, "class {} wastes {worst:.1} %", class.bytes());

@@ -1,6 +1,6 @@
 //! Floor 2. The table of size classes, derived at compile time.
 //!
-//! Steps of 8 bytes to 128 (legal because Rust tells the alignment), 8 classes per doubling to 8 KiB, 4 per doubling above. With
+//! Steps of 8 bytes to 128 (legal because Rust tells the alignment), 8 classes per doubling to 32 KiB, 4 per doubling above. With
 //! 8 per doubling the worst block is 1/9 larger than its request; with 4, 1/5, but then the tail is whole pages that are never
 //! touched. Above 32 KiB every class is a multiple of the page, and a span is one block.
 
@@ -8,11 +8,11 @@ use crate::config::{CLASS_BYTES_MAX, SPAN_TAIL_PERMILLE_MAX, SPLIT_BYTES_MAX, ST
 use crate::units::PAGE_BYTES;
 
 /// How many classes there are.
-pub(crate) const COUNT: usize = 84;
+pub(crate) const COUNT: usize = 92;
 /// The classes with split magazines come first …
 pub(crate) const SPLIT_COUNT: usize = 40;
 /// … then those with one stack; the rest are whole spans.
-pub(crate) const STACK_END: usize = 72;
+pub(crate) const STACK_END: usize = 80;
 
 /// How long the hot half of a class's slot in a thread's record is, in words of eight bytes.
 pub(crate) const SLOT_WORDS: usize = 4;
@@ -55,14 +55,14 @@ const fn block_bytes(class: usize) -> usize {
     if class < 16 {
         return 8 * (class + 1);
     }
-    if class < 64 {
+    if class < 80 {
         let doubling = (class - 16) / 8;
         let step = (class - 16) % 8 + 1;
         return (128 << doubling) + step * (16 << doubling);
     }
-    let doubling = (class - 64) / 4;
-    let step = (class - 64) % 4 + 1;
-    (8192 << doubling) + step * (2048 << doubling)
+    let doubling = (class - 80) / 4;
+    let step = (class - 80) % 4 + 1;
+    (32768 << doubling) + step * (8192 << doubling)
 }
 
 /// The fewest blocks that make a span worth its record.
