@@ -86,6 +86,10 @@ impl EmptyHeap {
 /// Whole blocks that a thread keeps of a class.
 const WHOLE_KEPT: usize = 4;
 
+/// Bytes of whole blocks that a thread keeps of all classes together. Their pages could serve any class, so a few go a long way, and more only
+/// make the page heap touch more.
+const WHOLE_KEPT_BYTES: usize = 256 << 10;
+
 /// A few blocks that are spans of their own.
 #[derive(Debug)]
 struct WholeSlot {
@@ -136,6 +140,7 @@ pub(crate) struct Record {
     earned: AtomicU64,
     /// By class, and last: the end of a record is not touched by programs without large blocks.
     cold: [ColdSlot; SizeClass::INLINE_COUNT],
+    whole_held: AtomicUsize,
     whole: [WholeSlot; WHOLE_COUNT],
 }
 
@@ -276,6 +281,7 @@ impl Record {
         let block = slot.blocks[kept].load(Ordering::Relaxed);
         slot.kept.store(kept, Ordering::Relaxed);
         self.let_go(class.bytes());
+        self.whole_held.store(self.whole_held.load(Ordering::Relaxed) - class.bytes(), Ordering::Relaxed);
         NonNull::new(block)
     }
 
@@ -283,9 +289,11 @@ impl Record {
     pub(crate) fn keep_whole(&self, class: SizeClass, block: NonNull<u8>, supply: &Supply) -> bool {
         let slot = self.whole(class);
         let kept = slot.kept.load(Ordering::Relaxed);
-        if kept == WHOLE_KEPT || !self.may_hold(class.bytes(), supply) {
+        let held = self.whole_held.load(Ordering::Relaxed) + class.bytes();
+        if kept == WHOLE_KEPT || held > WHOLE_KEPT_BYTES || !self.may_hold(class.bytes(), supply) {
             return false;
         }
+        self.whole_held.store(held, Ordering::Relaxed);
         slot.blocks[kept].store(block.as_ptr(), Ordering::Relaxed);
         slot.kept.store(kept + 1, Ordering::Relaxed);
         true
