@@ -68,6 +68,24 @@ impl PageBits {
         STEP_PAGES
     }
 
+    /// The position behind the last bit before `end` that is set, or 0.
+    fn end_of_set_before(&self, end: u32) -> u32 {
+        let mut end = end;
+        while let Some(last) = end.checked_sub(1) {
+            let word = self.0[last as usize / 64] << (63 - last % 64);
+            if word != 0 {
+                return end - word.leading_zeros();
+            }
+            end = last / 64 * 64;
+        }
+        0
+    }
+
+    /// How long the run of bits is that are not set around these, which are not.
+    fn gap_around(&self, at: u32, count: u32) -> u32 {
+        self.find(true, at + count) - self.end_of_set_before(at)
+    }
+
     /// Every run of bits that are `value`, as (first, length).
     fn runs(&self, value: bool) -> impl Iterator<Item = (u32, u32)> {
         let mut at = 0;
@@ -123,7 +141,7 @@ const LISTS: usize = STEP_PAGES as usize + 1;
 const LOOKS: u32 = 8;
 
 /// How many lists are looked at for a place that holds memory already.
-const LOOKS_FOR_DIRTY: u32 = 8;
+const LOOKS_FOR_DIRTY: u32 = 2;
 
 /// Sums over all steps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -264,11 +282,10 @@ impl Filler {
         }
     }
 
-    /// Puts a step on the list it now belongs to.
-    fn refile(&mut self, step: u32) {
-        let entry = self.step(step);
-        let longest = entry.used.runs(false).map(|(_, pages)| pages).max().unwrap_or(0) as u16;
-        if longest != entry.longest {
+    /// Puts a step on the list it now belongs to: its longest free run has so many pages.
+    fn refile(&mut self, step: u32, longest: u32) {
+        let longest = longest as u16;
+        if longest != self.step(step).longest {
             self.unlink(step);
             self.step(step).longest = longest;
             self.link(step);
@@ -354,19 +371,30 @@ impl Filler {
     fn occupy(&mut self, step: u32, at: u32, pages: u32) -> bool {
         let entry = self.step(step);
         debug_assert_eq!(entry.used.count_in(at, pages), 0);
-        // The first touch of a huge page brings memory for all of it. If the kernel has none just then, this counts too much as dirty,
-        // never too little.
-        let comes_whole = entry.backing == Backing::HugePages && entry.clean.count_in(0, STEP_PAGES) == STEP_PAGES;
-        let (no_more_clean_at, no_more_clean) = if comes_whole { (0, STEP_PAGES) } else { (at, pages) };
-        let clean = entry.clean.count_in(no_more_clean_at, no_more_clean);
-        let zero = entry.zero.count_in(at, pages);
+        let gap = entry.used.gap_around(at, pages);
         entry.used.set(at, pages);
-        entry.clean.clear(no_more_clean_at, no_more_clean);
-        entry.zero.clear(at, pages);
+        // In a step that has been in use for a while there is nothing clean left, nor zero.
+        let mut clean = 0;
+        if entry.clean != PageBits::default() {
+            // The first touch of a huge page brings memory for all of it. If the kernel has none just then, this counts too much as dirty,
+            // never too little.
+            let comes_whole = entry.backing == Backing::HugePages && entry.clean.count_in(0, STEP_PAGES) == STEP_PAGES;
+            let (first, count) = if comes_whole { (0, STEP_PAGES) } else { (at, pages) };
+            clean = entry.clean.count_in(first, count);
+            entry.clean.clear(first, count);
+        }
+        let mut zero = 0;
+        if entry.zero != PageBits::default() {
+            zero = entry.zero.count_in(at, pages);
+            entry.zero.clear(at, pages);
+        }
         entry.used_pages += pages as u16;
+        if gap == u32::from(entry.longest) {
+            let longest = entry.used.runs(false).map(|(_, pages)| pages).max().unwrap_or(0);
+            self.refile(step, longest);
+        }
         self.totals.used += pages as usize;
         self.totals.clean -= clean as usize;
-        self.refile(step);
         zero == pages
     }
 
@@ -377,8 +405,10 @@ impl Filler {
         entry.used.clear(at, pages);
         entry.used_pages -= pages as u16;
         entry.freed_tick = tick;
+        let gap = entry.used.gap_around(at, pages);
+        let longest = gap.max(u32::from(entry.longest));
+        self.refile(step, longest);
         self.totals.used -= pages as usize;
-        self.refile(step);
     }
 
     /// Takes a run back. Its pages are dirty now.
@@ -572,6 +602,11 @@ mod tests {
                     at += length.max(1);
                 }
                 assert_eq!(bits.runs(value).collect::<Vec<_>>(), expected);
+            }
+            for (first, length) in bits.runs(false) {
+                let at = first + (state >> 32) as u32 % length;
+                let count = 1 + (state >> 16) as u32 % (first + length - at);
+                assert_eq!(bits.gap_around(at, count), length);
             }
         }
     }
