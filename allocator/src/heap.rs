@@ -305,10 +305,14 @@ pub(crate) fn alloc_slow(size: usize, align: usize, options: Options) -> *mut u8
 pub(crate) fn alloc_any(size: usize, align: usize, growing: Growing, options: Options) -> Option<LargeBlock> {
     slow_path(options, |record| match SizeClass::of(size, align) {
         Some(class) if growing == Growing::No => {
-            let taken = match record {
+            let take = || match record {
                 Some(record) => record.alloc_slow(class, &HEAP.supply),
                 None => alloc_direct(class, &HEAP.supply),
-            }?;
+            };
+            let taken = take().or_else(|| {
+                release_idle(record);
+                take()
+            })?;
             if CHECKED && class.index() < SizeClass::INLINE_COUNT {
                 mark_live(taken.block, class);
             }
@@ -330,6 +334,15 @@ fn alloc_large(size: usize, align: usize, growing: Growing) -> Option<LargeBlock
         HEAP.scavenger.release_all(supply, &HEAP.registry);
         allocate()
     })
+}
+
+/// Memory is out: gives back all that lies idle, the calling thread's caches included. Says how many bytes it was.
+#[cold]
+fn release_idle(record: Option<&Record>) -> usize {
+    if let Some(record) = record {
+        record.drain(&HEAP.supply);
+    }
+    HEAP.scavenger.release_all(&HEAP.supply, &HEAP.registry)
 }
 
 /// Takes back a block that the fast path had no room for, or does not serve.
@@ -437,13 +450,7 @@ pub(crate) fn release_all() -> usize {
     if !is_started() {
         return 0;
     }
-    let released = slow_path(Options::DEFAULT, |record| {
-        if let Some(record) = record {
-            record.drain(&HEAP.supply);
-        }
-        HEAP.scavenger.release_all(&HEAP.supply, &HEAP.registry)
-    });
-    released.unwrap_or(0)
+    slow_path(Options::DEFAULT, release_idle).unwrap_or(0)
 }
 
 /// See [`crate::control::sample_after`].
@@ -490,7 +497,10 @@ unsafe extern "C" fn after_fork_in_parent() {
 /// are kept, their blocks are booked as lost.
 unsafe extern "C" fn after_fork_in_child() {
     leave_others_behind();
-    finish_fork(book_losses);
+    finish_fork(|| {
+        HEAP.registry.rebuild_pool(|record| record.life() == Life::Pooled);
+        book_losses();
+    });
 }
 
 /// Takes no lock.

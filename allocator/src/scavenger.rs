@@ -82,23 +82,13 @@ impl Scavenger {
     }
 }
 
-/// Empties the records of ended threads that `which` chooses. They are taken out of the pool meanwhile, so no newborn gets one.
+/// Empties the records of ended threads that `which` chooses, one after the other: the others stay in the pool, or a thread that is born
+/// meanwhile would make a new one, for good.
 fn drain_pooled(registry: &Registry<Record>, supply: &Supply, which: impl Fn(&Record) -> bool) {
-    let mut aside: Option<&'static Record> = None;
     for _ in 0..registry.pooled() {
-        let Some(record) = registry.adopt() else { break };
-        if !record.is_empty() && which(record) {
-            record.drain(supply);
-        }
-        // Linked through the field that the pool itself uses while a record is in it. Relaxed: the record is ours until `pool`.
-        let below = aside.map_or(core::ptr::null_mut(), |record| core::ptr::from_ref(record).cast_mut());
-        record.pooled_before.store(below, Ordering::Relaxed);
-        aside = Some(record);
-    }
-    while let Some(record) = aside {
-        // SAFETY: null or a record put aside above.
-        aside = unsafe { record.pooled_before.load(Ordering::Relaxed).as_ref() };
+        let Some(record) = registry.take_pooled(|record| !record.is_empty() && which(record)) else { break };
         debug_assert_eq!(record.life(), Life::Pooled);
-        registry.pool(record);
+        record.drain(supply);
+        registry.pool_last(record);
     }
 }

@@ -4,11 +4,10 @@ use crate::atomic::Ordering;
 use crate::counters::Event;
 use crate::size_class::SizeClass;
 use crate::slot::SlotCounts;
-use crate::span::page_table::Table;
 use crate::supply::Supply;
 use crate::thread_cache::record::{Life, Record};
 use crate::thread_cache::registry::Registry;
-use crate::units::{PAGE_BYTES, STEP_BYTES, STEP_PAGES};
+use crate::units::PAGE_BYTES;
 
 /// How many size classes a [`Snapshot`] tells apart.
 pub const CLASSES: usize = SizeClass::COUNT;
@@ -249,13 +248,10 @@ pub(crate) fn take(supply: &Supply, registry: &Registry<Record>) -> Snapshot {
     snapshot.bytes.holes = if torn { 0 } else { holes };
 
     let page_heap = supply.page_heap.bytes();
-    let steps = page_heap.steps;
-    let tables_used = steps * (STEP_PAGES as usize * Table::NEEDED.iter().map(|table| table.bytes_per_page()).sum::<usize>());
     let metadata_mapped = supply.meta.mapped_bytes() + page_heap.tables;
-    snapshot.bytes.metadata = (supply.meta.used_bytes() + tables_used).min(metadata_mapped);
+    snapshot.bytes.metadata = (supply.meta.used_bytes() + page_heap.tables_used).min(metadata_mapped);
     snapshot.bytes.dirty = page_heap.dirty;
     snapshot.bytes.released = page_heap.clean + metadata_mapped - snapshot.bytes.metadata;
-    debug_assert!(steps * STEP_BYTES <= page_heap.mapped);
     // The parts were read one after the other; only together with the page heap's own sum do they say whether they fit.
     snapshot.approximate |= snapshot.bytes.reserved() != page_heap.mapped + metadata_mapped;
 

@@ -554,8 +554,10 @@ pub(crate) fn whole_record(address: usize, class: SizeClass, ground: Ground<'_>)
     let page = ground.page_heap.table.locate(address).ok_or(Misuse::Foreign)?;
     // SAFETY: `locate` found it.
     let record = unsafe { ground.page_heap.table.record(page) };
+    if record.is_whole_of(class) {
+        return Ok((page, record));
+    }
     match kind {
-        Kind::Whole if record.class() == class => Ok((page, record)),
         // Pages inside a whole block have no record of their own.
         Kind::Free => Err(Misuse::NeverAllocated),
         kind => Err(wrong_kind(kind)),

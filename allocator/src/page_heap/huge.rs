@@ -318,10 +318,11 @@ impl Slots {
         Some(self.update(index, |slot| slot.state = State::Busy))
     }
 
-    /// A live slot with at least `bytes` of dirty memory behind the program's becomes `Trimmed`. Not one outside the window: the end of its
-    /// address space would be anybody's.
-    pub(crate) fn claim_tail(&mut self, bytes: usize) -> Option<Slot> {
-        let has_tail = |slot: &Slot| slot.state == State::Live && !slot.outside && slot.dirty - slot.size >= bytes;
+    /// A live slot with at least `bytes` of dirty memory behind the program's, or where address space is `scarce` of mapped memory, becomes
+    /// `Trimmed`. Not one outside the window: the end of its address space would be anybody's.
+    pub(crate) fn claim_tail(&mut self, bytes: usize, scarce: bool) -> Option<Slot> {
+        let end = |slot: &Slot| if scarce { slot.mapped } else { slot.dirty };
+        let has_tail = |slot: &Slot| slot.state == State::Live && !slot.outside && end(slot) - slot.size >= bytes;
         let index = self.all().iter().position(has_tail)?;
         Some(self.update(index, |slot| slot.state = State::Trimmed))
     }
@@ -425,8 +426,8 @@ mod tests {
         let slot = live(&mut slots, &meta, 3 * MIB, 4096);
         for given_back in [false, true] {
             slots.settle_slot(Slot { mapped: 9 * MIB, dirty: 9 * MIB, ..slot });
-            assert_eq!(slots.claim_tail(2 * MIB).map(|slot| slot.address), Some(slot.address));
-            assert_eq!(slots.claim_tail(2 * MIB), None, "by one thread at a time");
+            assert_eq!(slots.claim_tail(2 * MIB, false).map(|slot| slot.address), Some(slot.address));
+            assert_eq!(slots.claim_tail(2 * MIB, false), None, "by one thread at a time");
             assert_eq!(slots.claim_live(slot.address), Ok(None));
             slots.check();
             if given_back {

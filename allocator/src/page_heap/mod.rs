@@ -101,8 +101,8 @@ pub(crate) struct PageHeapBytes {
     pub(crate) clean: usize,
     /// Mapped for the tables.
     pub(crate) tables: usize,
-    /// Steps that are mapped.
-    pub(crate) steps: usize,
+    /// Of that, what belongs to steps that were ever reached. It stays when steps go.
+    pub(crate) tables_used: usize,
 }
 
 /// A huge block.
@@ -270,7 +270,7 @@ impl PageHeap {
         Some(())
     }
 
-    /// A step is about to be touched, which brings all of it; so it may as well be now, where it can be timed. Holds no lock of ours meanwhile.
+    /// A step is about to be touched, which brings all of it; so it may as well be now, where it can be timed. Holds no lock of the page heap.
     fn watch_huge_page(&self, address: usize) {
         let asked_ns = os::now_ns();
         self.counters.count(Event::Advise);
@@ -414,7 +414,7 @@ impl PageHeap {
 
     /// Takes a block of more than a step, or one that is going to grow. `None`: no memory.
     pub(crate) fn take_huge(&self, bytes: usize, align: usize, meta: &Meta) -> Option<HugeBlock> {
-        let size = round_up(bytes, PAGE_BYTES)?;
+        let size = huge_size(bytes)?;
         if self.table.start().is_none() {
             let mut growth = self.growth.lock();
             if self.table.start().is_none() {
@@ -430,6 +430,10 @@ impl PageHeap {
                 Err(MapError::OutOfMemory) => {
                     self.put_back(slot);
                     return None;
+                }
+                // What it has is ours all the same; it cannot get longer.
+                Err(MapError::Occupied) if slot.mapped > 0 => {
+                    self.huge.lock().settle_slot(Slot { room: slot.mapped, state: State::Retained, ..slot });
                 }
                 Err(MapError::Occupied) => self.huge.lock().abandon(slot.address),
             }
@@ -556,10 +560,11 @@ impl PageHeap {
     pub(crate) fn resize_huge(&self, address: usize, bytes: usize) -> Result<Option<(usize, HugeBlock)>, NotLive> {
         // Not now, if its end is being unmapped: a copy is made instead.
         let Some(slot) = self.huge.lock().claim_live(address)? else { return Ok(None) };
-        let target = round_up(bytes, PAGE_BYTES).filter(|&size| size <= slot.room);
+        let target = huge_size(bytes).filter(|&size| size <= slot.room);
         let resized = target.and_then(|size| {
-            // Address space is cheaper than calls: a slot that grows is mapped up to its next doubling.
+            // Address space is cheaper than calls, unless there is a limit on it: a slot that grows is mapped up to its next doubling.
             let ahead = slot.mapped.saturating_mul(2).clamp(size, slot.room);
+            let ahead = if size > slot.mapped && os::address_space_is_limited() { size } else { ahead };
             let mapped = self.map_slot(&slot, if size > slot.mapped { ahead } else { size });
             mapped.or_else(|_| self.map_slot(&slot, size)).ok().map(|mapped| (size, mapped))
         });
@@ -583,7 +588,7 @@ impl PageHeap {
         align: usize,
         meta: &Meta,
     ) -> Result<Option<(usize, HugeBlock)>, NotLive> {
-        let Some(size) = round_up(bytes, PAGE_BYTES) else { return Ok(None) };
+        let Some(size) = huge_size(bytes) else { return Ok(None) };
         let Some(old) = self.huge.lock().claim_live(address)? else { return Ok(None) };
         let keep = Slot { state: State::Live, ..old };
         let new = if old.outside { None } else { self.claim_empty_slot(size, align, meta) };
@@ -683,8 +688,9 @@ impl PageHeap {
             }
             released += slot.dirty;
         }
+        let scarce = os::address_space_is_limited();
         while released < bytes {
-            let claimed = self.huge.lock().claim_tail(STEP_BYTES);
+            let claimed = self.huge.lock().claim_tail(STEP_BYTES, scarce);
             let Some(slot) = claimed else { break };
             // SAFETY: the program has the first `size` bytes, and gets no more while the slot is `Trimmed`; what lies behind is ours (I-claim).
             let unmapped = unsafe { self.unmap(slot.address + slot.size, slot.mapped - slot.size) };
@@ -729,7 +735,11 @@ impl PageHeap {
             })
         };
         let slots = self.huge.lock().totals();
-        let tables = self.growth.lock().tables.iter().flatten().sum();
+        let (tables, steps) = {
+            let growth = self.growth.lock();
+            (growth.tables.iter().flatten().sum(), growth.next_step.iter().sum::<u32>() as usize)
+        };
+        let per_page: usize = Table::NEEDED.iter().map(|table| table.bytes_per_page()).sum();
         PageHeapBytes {
             mapped: pages.0 * PAGE_BYTES + slots.mapped,
             runs: pages.1 * PAGE_BYTES,
@@ -737,7 +747,7 @@ impl PageHeap {
             dirty: pages.2 * PAGE_BYTES + slots.free_dirty(),
             clean: pages.3 * PAGE_BYTES + slots.mapped - slots.dirty,
             tables,
-            steps: pages.0 / STEP_PAGES as usize,
+            tables_used: steps * (STEP_PAGES as usize * per_page + STEP_ENTRY_BYTES),
         }
     }
 
@@ -775,6 +785,11 @@ impl PageHeap {
         assert_eq!(bytes.mapped, bytes.runs + bytes.huge + bytes.dirty + bytes.clean);
         assert_eq!(self.in_use(), bytes.runs + bytes.huge);
     }
+}
+
+/// What a huge block of so many bytes takes: whole pages, of ours and of the kernel's.
+fn huge_size(bytes: usize) -> Option<usize> {
+    round_up(bytes, PAGE_BYTES.max(os::page_bytes()))
 }
 
 fn zone_of(page: PageIndex) -> Zone {

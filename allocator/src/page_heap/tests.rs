@@ -160,6 +160,26 @@ fn what_is_released_is_gone_and_comes_back_as_zero() {
 }
 
 #[test]
+fn a_warm_slot_whose_room_somebody_else_took_stays_of_use() {
+    let world = World::new();
+    let _here = world.enter();
+    let (heap, meta) = heap();
+    let first = heap.take_huge(3 << 20, 1, meta).expect("memory is there");
+    let address = first.address.addr().get();
+    fill(address, first.size, 1);
+    heap.give_huge(address).expect("a live block");
+    os::map_at(address + first.size, PAGE_BYTES).expect("the test takes a page of the room");
+    let longer = heap.take_huge(5 << 20, 1, meta).expect("memory is there");
+    assert_ne!(longer.address.addr().get(), address);
+    let again = heap.take_huge(3 << 20, 1, meta).expect("memory is there");
+    assert_eq!((again.address.addr().get(), again.dirty), (address, first.size), "still warm");
+    heap.give_huge(address).expect("a live block");
+    heap.release(usize::MAX, 0, Thorough::Yes);
+    assert_eq!(heap.dirty(), 0);
+    heap.check();
+}
+
+#[test]
 fn huge_pages_that_stall_are_not_asked_for() {
     let world = World::new();
     let _here = world.enter();

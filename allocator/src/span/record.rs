@@ -88,6 +88,12 @@ impl PageRecord {
         (back as u16 == 0).then_some(back >> 16)
     }
 
+    /// Is this the first page of a block of this class that is a span of its own?
+    #[inline]
+    pub(crate) fn is_whole_of(&self, class: SizeClass) -> bool {
+        self.identity.load(Ordering::Relaxed) == identity(Kind::Whole, class.index() as u8, 0)
+    }
+
     /// The class, where the kind has one.
     #[inline]
     pub(crate) fn class(&self) -> SizeClass {

@@ -241,8 +241,9 @@ impl Record {
         let needed = self.held.load(Ordering::Relaxed).saturating_sub(BUDGET_AT_BIRTH_BYTES).next_multiple_of(LEASE_BYTES);
         let leased = self.leased.load(Ordering::Relaxed);
         if leased > needed {
-            supply.give_back(leased - needed);
+            // In this order: the child of a fork gives back what is booked here, and must not do it again.
             self.leased.store(needed, Ordering::Relaxed);
+            supply.give_back(leased - needed);
         }
         self.earned.store(0, Ordering::Relaxed);
     }

@@ -103,6 +103,67 @@ impl<R: Enlisted> Registry<R> {
         Some(record)
     }
 
+    /// Takes a pooled record that `which` chooses, wherever it lies in the pool. The others stay where newborns find them.
+    pub(crate) fn take_pooled(&self, which: impl Fn(&R) -> bool) -> Option<&'static R> {
+        let pool = self.pool.lock();
+        let mut link: Option<&'static R> = None;
+        // SAFETY: null or a pooled record, which is there for good.
+        let mut next = unsafe { pool.as_ref() };
+        while let Some(record) = next {
+            // Relaxed, here and below: as in `pool`.
+            let below = record.pooled_before().load(Ordering::Relaxed);
+            if which(record) {
+                match link {
+                    Some(above) => above.pooled_before().store(below, Ordering::Relaxed),
+                    None => {
+                        let mut pool = pool;
+                        *pool = below;
+                    }
+                }
+                self.pooled.fetch_sub(1, Ordering::Relaxed);
+                return Some(record);
+            }
+            link = Some(record);
+            // SAFETY: as above.
+            next = unsafe { below.as_ref() };
+        }
+        None
+    }
+
+    /// Leaves a record below all others of the pool: it is the coldest.
+    pub(crate) fn pool_last(&self, record: &'static R) {
+        let mut pool = self.pool.lock();
+        let raw = ptr::from_ref(record).cast_mut();
+        // Relaxed, here and below: as in `pool`.
+        record.pooled_before().store(ptr::null_mut(), Ordering::Relaxed);
+        // SAFETY: null or a pooled record, which is there for good.
+        let Some(mut last) = (unsafe { pool.as_ref() }) else {
+            *pool = raw;
+            self.pooled.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        // SAFETY: as above.
+        while let Some(below) = unsafe { last.pooled_before().load(Ordering::Relaxed).as_ref() } {
+            last = below;
+        }
+        last.pooled_before().store(raw, Ordering::Relaxed);
+        self.pooled.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Makes the pool anew out of the records that `which` chooses: in the child of a fork, where threads that had taken one out are gone.
+    pub(crate) fn rebuild_pool(&self, which: impl Fn(&R) -> bool) {
+        let mut pool = self.pool.lock();
+        *pool = ptr::null_mut();
+        let mut pooled = 0;
+        for record in self.records().filter(|record| which(record)) {
+            // Relaxed, here and below: as in `pool`.
+            record.pooled_before().store(*pool, Ordering::Relaxed);
+            *pool = ptr::from_ref(record).cast_mut();
+            pooled += 1;
+        }
+        self.pooled.store(pooled, Ordering::Relaxed);
+    }
+
     /// How many records there are.
     pub(crate) fn count(&self) -> usize {
         // Relaxed, here and in `pooled`: a number that may be old.
