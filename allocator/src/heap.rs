@@ -12,7 +12,8 @@
 //!
 //! `UNBORN`, `GONE` and `BUSY` are empty heaps: every operation on them takes the slow path, which then sees what to do. A thread that is
 //! gone works block by block on central. A slow path that finds `BUSY` was called by a signal handler that interrupted another slow
-//! path of the same thread; it refuses, because the locks it would need may be held by the very code that it interrupted.
+//! path of the same thread; it refuses, because the locks it would need may be held by the very code that it interrupted. `FORKING` is as
+//! `BUSY`, from the moment a fork has all locks until it begins to give them back.
 
 use core::cell::Cell;
 use core::ffi::c_void;
@@ -36,10 +37,11 @@ use crate::thread_cache::registry::Registry;
 use crate::thread_cache::{alloc_direct, birth, free_direct};
 use crate::units::in_sampled_zone;
 
-static EMPTY: [EmptyHeap; 3] = [const { EmptyHeap::NEW }; 3];
+static EMPTY: [EmptyHeap; 4] = [const { EmptyHeap::NEW }; 4];
 const UNBORN: *const HotSlots = EMPTY[0].as_slots();
 const GONE: *const HotSlots = EMPTY[1].as_slots();
 const BUSY: *const HotSlots = EMPTY[2].as_slots();
+const FORKING: *const HotSlots = EMPTY[3].as_slots();
 
 std::thread_local! {
     /// Where the thread's hot slots are. The only thread-local word there is: fields kept here would cost twice as much to reach.
@@ -55,6 +57,11 @@ pub(crate) fn current() -> &'static HotSlots {
     // SAFETY: `CURRENT` is always one of the empty heaps, of which only zeros are loaded (I-empty), or a record, and both are there for good
     // (I-forever).
     unsafe { &*slots }
+}
+
+/// Is a slow path of the calling thread under way?
+fn is_busy(slots: *const HotSlots) -> bool {
+    slots == BUSY || slots == FORKING
 }
 
 fn set_current(slots: *const HotSlots) {
@@ -76,6 +83,8 @@ struct Heap {
     reap_at: AtomicU32,
     /// While a fork is under way: what stands in [`CURRENT`] of the thread that forks otherwise.
     forking: AtomicPtr<HotSlots>,
+    /// Forks that signal handlers made in the middle of that.
+    forks_within: AtomicU32,
     supply: Supply,
 }
 
@@ -90,6 +99,7 @@ static HEAP: Heap = Heap {
     exit_key: AtomicU32::new(0),
     reap_at: AtomicU32::new(0),
     forking: AtomicPtr::new(core::ptr::null_mut()),
+    forks_within: AtomicU32::new(0),
     supply: Supply::new(),
 };
 
@@ -100,7 +110,7 @@ static HEAP: Heap = Heap {
 #[inline]
 fn slow_path<R>(options: Options, work: impl FnOnce(Option<&'static Record>) -> R) -> Option<R> {
     let before = CURRENT.with(Cell::get);
-    if before == BUSY {
+    if is_busy(before) {
         return None;
     }
     let errno = os::KeepErrno::new();
@@ -438,7 +448,7 @@ pub(crate) fn check_free(block: NonNull<u8>, size: usize, align: usize) {
 
 /// See [`crate::snapshot()`].
 pub(crate) fn take_snapshot() -> Snapshot {
-    if CURRENT.with(Cell::get) == BUSY {
+    if is_busy(CURRENT.with(Cell::get)) {
         // A signal handler that interrupted a slow path, whose locks it would wait for.
         return Snapshot { approximate: true, ..Snapshot::empty() };
     }
@@ -463,29 +473,44 @@ pub(crate) fn sample_after(class: SizeClass, allocations: u32) -> bool {
 
 /// Takes every lock, so that the child gets every room in one piece. Until they are given back the thread counts as being in a slow path:
 /// a signal handler that needed one of these locks would wait for ever.
+///
+/// A handler that itself forks in the middle of a slow path does so without: its thread may hold some of these locks. The child is as good as
+/// its parent was, if that had one thread; if there were more, it must not allocate, which POSIX says anyway.
 unsafe extern "C" fn before_fork() {
     let before = CURRENT.with(Cell::get);
+    if before == FORKING {
+        // A handler forks within a fork. Relaxed, here and in `finish_fork`: who has all the locks is alone.
+        HEAP.forks_within.store(HEAP.forks_within.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+    if is_busy(before) {
+        return;
+    }
     set_current(BUSY);
     HEAP.start.before_fork();
     HEAP.scavenger.before_fork();
     HEAP.registry.before_fork();
     HEAP.supply.before_fork();
-    // Relaxed: one thread forks at a time, as the locks see to.
     HEAP.forking.store(before.cast_mut(), Ordering::Relaxed);
+    set_current(FORKING);
 }
 
-/// Gives the locks back and has `work` done, which may take them; but not where a signal handler forked that interrupted a slow path, for
-/// that one may hold them.
+/// Gives the locks back and has `work` done, which may take them.
 fn finish_fork(work: impl FnOnce()) {
+    if CURRENT.with(Cell::get) != FORKING {
+        return;
+    }
+    if let Some(within) = HEAP.forks_within.load(Ordering::Relaxed).checked_sub(1) {
+        HEAP.forks_within.store(within, Ordering::Relaxed);
+        return;
+    }
     let before = HEAP.forking.load(Ordering::Relaxed);
+    set_current(BUSY);
     HEAP.supply.after_fork();
     HEAP.registry.after_fork();
     HEAP.scavenger.after_fork();
     HEAP.start.after_fork();
-    if before.cast_const() != BUSY {
-        HEAP.supply.look_again_after_fork();
-        work();
-    }
+    HEAP.supply.look_again_after_fork();
+    work();
     set_current(before);
 }
 

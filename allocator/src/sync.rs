@@ -4,13 +4,12 @@
 //! long, because the scheduler may have stopped the holder; nothing waits or asks the system while holding one, unless that is the
 //! lock's purpose, or a room above has to wait until the one below has grown.
 //!
-//! Two additions. Locks have ranks and are taken in the order of the floors, which builds with debug assertions check. And a lock
-//! knows its holder, for `fork`: the child of a fork in a program with threads inherits locks whose holders do not exist there.
+//! Locks have ranks and are taken in the order of the floors, which builds with debug assertions check.
 
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
 
-use crate::atomic::{AtomicU32, AtomicUsize, Ordering};
+use crate::atomic::{AtomicU32, Ordering};
 use crate::os;
 
 /// Which lock may be taken while which is held: only ones further down this list.
@@ -48,15 +47,10 @@ const AWAITED: u32 = 2;
 /// Looks at a held lock before sleeping: about 100 ns, several times what a holder needs.
 const SPINS: u32 = if cfg!(loom) { 0 } else { 40 };
 
-/// Marks the holder as one that holds only because the process is being copied. Tokens are even.
-const FOR_FORK: usize = 1;
-
 /// A value that one thread at a time may touch.
 pub(crate) struct Lock<T> {
     state: AtomicU32,
     rank: ranks::Checked,
-    /// The holder's [`os::thread_token`], [`FOR_FORK`] added during a fork; 0 when free.
-    holder: AtomicUsize,
     value: UnsafeCell<T>,
 }
 
@@ -72,7 +66,7 @@ impl<T> Lock<T> {
     crate::atomic::const_unless_loom! {
         /// A free lock.
         pub(crate) fn new(rank: Rank, value: T) -> Self {
-            Self { state: AtomicU32::new(FREE), rank: ranks::Checked::new(rank), holder: AtomicUsize::new(0), value: UnsafeCell::new(value) }
+            Self { state: AtomicU32::new(FREE), rank: ranks::Checked::new(rank), value: UnsafeCell::new(value) }
         }
     }
 
@@ -84,7 +78,7 @@ impl<T> Lock<T> {
         if self.state.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).is_err() {
             self.lock_slow();
         }
-        self.held_by(os::thread_token())
+        Guard(self)
     }
 
     /// Takes it if nobody holds it.
@@ -93,14 +87,7 @@ impl<T> Lock<T> {
         // Acquire: as in `lock`.
         self.state.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).ok()?;
         self.rank.taking();
-        Some(self.held_by(os::thread_token()))
-    }
-
-    #[inline]
-    fn held_by(&self, token: usize) -> Guard<'_, T> {
-        // Relaxed: only compared with the reader's own token, and a thread sees its own stores.
-        self.holder.store(token, Ordering::Relaxed);
-        Guard(self)
+        Some(Guard(self))
     }
 
     #[cold]
@@ -124,33 +111,20 @@ impl<T> Lock<T> {
     #[inline]
     fn unlock(&self) {
         self.rank.given_back();
-        // Relaxed: see `held_by`.
-        self.holder.store(0, Ordering::Relaxed);
         // Release: shows the next holder what this one wrote. Pairs with the Acquire in `lock`, `try_lock` and `lock_slow`.
         if self.state.swap(FREE, Ordering::Release) == AWAITED {
             os::wake_one(&self.state);
         }
     }
 
-    /// Before a fork: takes the lock, so that the child gets a whole value. Not when the calling thread already holds it: a
-    /// signal handler that interrupted our slow path forks, and both sides will go on holding it.
+    /// Before a fork: takes the lock, so that the child gets a whole value. The calling thread does not hold it.
     pub(crate) fn before_fork(&self) {
-        let me = os::thread_token();
-        // Relaxed: see `held_by`.
-        if self.holder.load(Ordering::Relaxed) == me {
-            return;
-        }
-        let guard = self.lock();
-        self.holder.store(me | FOR_FORK, Ordering::Relaxed);
-        core::mem::forget(guard);
+        core::mem::forget(self.lock());
     }
 
     /// After a fork, on both sides: undoes [`before_fork`](Self::before_fork). In the child nobody waits, whatever the word says.
     pub(crate) fn after_fork(&self) {
-        // Relaxed: see `held_by`.
-        if self.holder.load(Ordering::Relaxed) == os::thread_token() | FOR_FORK {
-            self.unlock();
-        }
+        self.unlock();
     }
 }
 
@@ -274,18 +248,11 @@ mod tests {
     }
 
     #[test]
-    fn a_fork_skips_what_the_forking_thread_holds_and_frees_what_it_took() {
-        let held = Lock::new(Rank::Central, ());
-        let free = Lock::new(Rank::PageHeap, ());
-        let guard = held.lock();
-        held.before_fork();
-        free.before_fork();
-        assert!(free.try_lock().is_none());
-        held.after_fork();
-        free.after_fork();
-        assert!(free.try_lock().is_some());
-        assert!(held.try_lock().is_none());
-        drop(guard);
-        assert!(held.try_lock().is_some());
+    fn a_fork_takes_and_frees() {
+        let lock = Lock::new(Rank::Central, ());
+        lock.before_fork();
+        assert!(lock.try_lock().is_none());
+        lock.after_fork();
+        assert!(lock.try_lock().is_some());
     }
 }

@@ -10,7 +10,11 @@ use std::process::Command;
 use freestone_tests::run;
 
 fn survives(what: &str) {
-    let ending = run(Command::new(env!("CARGO_BIN_EXE_signal_handler_allocates")).arg(what));
+    survives_with(what, &[]);
+}
+
+fn survives_with(what: &str, more: &[&str]) {
+    let ending = run(Command::new(env!("CARGO_BIN_EXE_signal_handler_allocates")).arg(what).args(more));
     print!("{what}: {}", ending.out);
     assert_eq!((ending.code, ending.err.as_str()), (Some(0), ""), "{ending:#?}");
     let numbers: Vec<u64> = ending.out.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect();
@@ -45,4 +49,11 @@ fn while_the_thread_takes_snapshots() {
 #[test]
 fn while_the_thread_forks() {
     survives("forks");
+}
+
+/// Wherever its thread is, in the middle of taking a lock, too.
+#[test]
+fn while_the_handler_forks() {
+    survives_with("large", &["forks"]);
+    survives_with("forks", &["forks"]);
 }

@@ -34,12 +34,12 @@ pub(crate) enum MapError {
     OutOfMemory,
 }
 
-pub(crate) use system::{thread_token, wait, wake_one};
+pub(crate) use system::{wait, wake_one};
 
 #[cfg(not(loom))]
 pub(crate) use system::{
     KeepErrno, abort, address_space_is_limited, at_fork, environment, exit_key, map_anywhere, map_at, move_mapping, now_ns,
-    page_bytes, populate, processor, purge, random, set_exit_value, thread_is_gone, thread_id, unmap, use_huge_pages, use_small_pages, write_error,
+    page_bytes, populate, processor, purge, random, set_exit_value, thread_is_gone, thread_id, thread_token, unmap, use_huge_pages, use_small_pages, write_error,
 };
 
 /// How often the system runs the destructors of a dying thread before it gives up (`PTHREAD_DESTRUCTOR_ITERATIONS`).

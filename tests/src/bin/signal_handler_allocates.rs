@@ -1,9 +1,9 @@
 //! A timer interrupts the main thread every so many microseconds, wherever it is, and the handler allocates and frees. Argument: what the main
-//! thread is busy with, `large` or `small` blocks, `snapshots` or `forks`. `tests/signal_handler_allocates.rs` says what is promised.
+//! thread is busy with, `large` or `small` blocks, `snapshots` or `forks`; and `forks` a second time if the handler forks, too. `tests/signal_handler_allocates.rs` says what is promised.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::ptr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use freestone::Freestone;
 use freestone_tests::{Block, Random};
@@ -17,6 +17,8 @@ static BESIDE: std::alloc::System = std::alloc::System;
 const INTERVAL_US: i64 = 200;
 const SIGNALS: u32 = 2_000;
 
+/// Does the handler fork, too?
+static FORKS: AtomicBool = AtomicBool::new(false);
 static RUNS: AtomicU32 = AtomicU32::new(0);
 static SERVED: AtomicU32 = AtomicU32::new(0);
 static REFUSED: AtomicU32 = AtomicU32::new(0);
@@ -26,6 +28,9 @@ const OF_THE_HANDLER: [usize; 6] = [24, 200, 900, 3_000, 150 << 10, 3 << 20];
 
 extern "C" fn handler(_: i32) {
     let run = RUNS.fetch_add(1, Ordering::Relaxed);
+    if FORKS.load(Ordering::Relaxed) && run.is_multiple_of(4) {
+        fork_once();
+    }
     let mut blocks = [ptr::null_mut(); 2 * OF_THE_HANDLER.len()];
     for (nth, (block, size)) in blocks.iter_mut().zip(OF_THE_HANDLER.into_iter().cycle()).enumerate() {
         let layout = layout(size);
@@ -120,6 +125,7 @@ fn main() {
         Some("forks") => Box::new(fork_once),
         _ => panic!("what to be busy with: large, small, snapshots or forks?"),
     };
+    FORKS.store(std::env::args().nth(2).is_some_and(|also| also == "forks"), Ordering::Relaxed);
     // Born before the first signal.
     drop(Block::new(&UNDER_TEST, layout(64 << 10)));
     // SAFETY: all zeros are a valid action: no flags, nothing blocked.
