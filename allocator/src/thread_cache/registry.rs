@@ -12,7 +12,7 @@ use crate::sync::{Lock, Rank};
 
 /// What the registry needs of a record: two links. The first is written once; the second while the record is in the pool, under the
 /// registry's lock, and otherwise by whoever took it out.
-pub(crate) trait Enlisted: Sized + 'static {
+pub(crate) trait Enlisted: Sized + Sync + 'static {
     /// The record that was added before this one.
     fn older(&self) -> &AtomicPtr<Self>;
     /// The record that was pooled before this one.
@@ -24,14 +24,9 @@ pub(crate) struct Registry<R> {
     newest: AtomicPtr<R>,
     count: AtomicUsize,
     /// The record that was pooled last.
-    pool: Lock<*mut R>,
+    pool: Lock<AtomicPtr<R>>,
     pooled: AtomicUsize,
 }
-
-// SAFETY: the registry hands out shared references to records only, which are `Sync`; the pool's pointer is behind a lock.
-unsafe impl<R: Sync> Sync for Registry<R> {}
-// SAFETY: as above.
-unsafe impl<R: Sync> Send for Registry<R> {}
 
 impl<R: Enlisted> Registry<R> {
     crate::atomic::const_unless_loom! {
@@ -39,7 +34,7 @@ impl<R: Enlisted> Registry<R> {
             Self {
                 newest: AtomicPtr::new(ptr::null_mut()),
                 count: AtomicUsize::new(0),
-                pool: Lock::new(Rank::Registry, ptr::null_mut()),
+                pool: Lock::new(Rank::Registry, AtomicPtr::new(ptr::null_mut())),
                 pooled: AtomicUsize::new(0),
             }
         }
@@ -78,90 +73,68 @@ impl<R: Enlisted> Registry<R> {
         })
     }
 
-    /// Leaves a record to the next thread that is born. Its owner touches it no more.
-    pub(crate) fn pool(&self, record: &'static R) {
-        let mut pool = self.pool.lock();
-        // Relaxed: the lock orders the link, and the number is a look.
-        record.pooled_before().store(*pool, Ordering::Relaxed);
-        *pool = ptr::from_ref(record).cast_mut();
+    // Relaxed for all links of the pool: its lock orders them. The number is a look.
+
+    /// Puts a record behind a link of the pool.
+    fn insert(&self, link: &AtomicPtr<R>, record: &'static R) {
+        record.pooled_before().store(link.load(Ordering::Relaxed), Ordering::Relaxed);
+        link.store(ptr::from_ref(record).cast_mut(), Ordering::Relaxed);
         self.pooled.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Takes over the record that was pooled last: its memory is the warmest.
-    pub(crate) fn adopt(&self) -> Option<&'static R> {
-        // Relaxed: a look that saves the lock; a record pooled just now is missed, as if we had come earlier. Under loom there is none, see
-        // `depot`.
-        if cfg!(not(loom)) && self.pooled.load(Ordering::Relaxed) == 0 {
-            return None;
-        }
-        let mut pool = self.pool.lock();
+    /// What is behind a link of the pool.
+    fn behind(link: &AtomicPtr<R>) -> Option<&'static R> {
         // SAFETY: null or a pooled record, which is there for good.
-        let record = unsafe { pool.as_ref() }?;
-        // Relaxed: as in `pool`.
-        *pool = record.pooled_before().load(Ordering::Relaxed);
-        self.pooled.fetch_sub(1, Ordering::Relaxed);
-        Some(record)
+        unsafe { link.load(Ordering::Relaxed).as_ref() }
     }
 
-    /// Takes a pooled record that `which` chooses, wherever it lies in the pool. The others stay where newborns find them.
-    pub(crate) fn take_pooled(&self, which: impl Fn(&R) -> bool) -> Option<&'static R> {
-        let pool = self.pool.lock();
-        let mut link: Option<&'static R> = None;
-        // SAFETY: null or a pooled record, which is there for good.
-        let mut next = unsafe { pool.as_ref() };
-        while let Some(record) = next {
-            // Relaxed, here and below: as in `pool`.
-            let below = record.pooled_before().load(Ordering::Relaxed);
-            if which(record) {
-                match link {
-                    Some(above) => above.pooled_before().store(below, Ordering::Relaxed),
-                    None => {
-                        let mut pool = pool;
-                        *pool = below;
-                    }
-                }
-                self.pooled.fetch_sub(1, Ordering::Relaxed);
-                return Some(record);
-            }
-            link = Some(record);
-            // SAFETY: as above.
-            next = unsafe { below.as_ref() };
-        }
-        None
+    /// Leaves a record to the next thread that is born. Its owner touches it no more.
+    pub(crate) fn pool(&self, record: &'static R) {
+        self.insert(&self.pool.lock(), record);
     }
 
     /// Leaves a record below all others of the pool: it is the coldest.
     pub(crate) fn pool_last(&self, record: &'static R) {
-        let mut pool = self.pool.lock();
-        let raw = ptr::from_ref(record).cast_mut();
-        // Relaxed, here and below: as in `pool`.
-        record.pooled_before().store(ptr::null_mut(), Ordering::Relaxed);
-        // SAFETY: null or a pooled record, which is there for good.
-        let Some(mut last) = (unsafe { pool.as_ref() }) else {
-            *pool = raw;
-            self.pooled.fetch_add(1, Ordering::Relaxed);
-            return;
-        };
-        // SAFETY: as above.
-        while let Some(below) = unsafe { last.pooled_before().load(Ordering::Relaxed).as_ref() } {
-            last = below;
+        let pool = self.pool.lock();
+        let mut link: &AtomicPtr<R> = &pool;
+        while let Some(above) = Self::behind(link) {
+            link = above.pooled_before();
         }
-        last.pooled_before().store(raw, Ordering::Relaxed);
-        self.pooled.fetch_add(1, Ordering::Relaxed);
+        self.insert(link, record);
+    }
+
+    /// Takes over the record that was pooled last: its memory is the warmest.
+    pub(crate) fn adopt(&self) -> Option<&'static R> {
+        // A look that saves the lock; a record pooled just now is missed, as if we had come earlier. Under loom there is none, see `depot`.
+        if cfg!(not(loom)) && self.pooled.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        self.take_pooled(|_| true)
+    }
+
+    /// Takes the first record of the pool that `which` chooses. The others stay where newborns find them.
+    pub(crate) fn take_pooled(&self, which: impl Fn(&R) -> bool) -> Option<&'static R> {
+        let pool = self.pool.lock();
+        let mut link: &AtomicPtr<R> = &pool;
+        loop {
+            let record = Self::behind(link)?;
+            if which(record) {
+                link.store(record.pooled_before().load(Ordering::Relaxed), Ordering::Relaxed);
+                self.pooled.fetch_sub(1, Ordering::Relaxed);
+                return Some(record);
+            }
+            link = record.pooled_before();
+        }
     }
 
     /// Makes the pool anew out of the records that `which` chooses: in the child of a fork, where threads that had taken one out are gone.
     pub(crate) fn rebuild_pool(&self, which: impl Fn(&R) -> bool) {
-        let mut pool = self.pool.lock();
-        *pool = ptr::null_mut();
-        let mut pooled = 0;
+        let pool = self.pool.lock();
+        pool.store(ptr::null_mut(), Ordering::Relaxed);
+        self.pooled.store(0, Ordering::Relaxed);
         for record in self.records().filter(|record| which(record)) {
-            // Relaxed, here and below: as in `pool`.
-            record.pooled_before().store(*pool, Ordering::Relaxed);
-            *pool = ptr::from_ref(record).cast_mut();
-            pooled += 1;
+            self.insert(&pool, record);
         }
-        self.pooled.store(pooled, Ordering::Relaxed);
     }
 
     /// How many records there are.
