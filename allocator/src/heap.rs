@@ -315,38 +315,32 @@ pub(crate) fn alloc_slow(size: usize, align: usize, options: Options) -> *mut u8
 pub(crate) fn alloc_any(size: usize, align: usize, growing: Growing, options: Options) -> Option<LargeBlock> {
     slow_path(options, |record| match SizeClass::of(size, align) {
         Some(class) if growing == Growing::No => {
-            let take = || match record {
+            let taken = insist(record, || match record {
                 Some(record) => record.alloc_slow(class, &HEAP.supply),
                 None => alloc_direct(class, &HEAP.supply),
-            };
-            let taken = take().or_else(|| {
-                release_idle(record);
-                take()
             })?;
             if CHECKED && class.index() < SizeClass::INLINE_COUNT {
                 mark_live(taken.block, class);
             }
             Some(LargeBlock { address: taken.block, dirty: if taken.zeroed { 0 } else { class.bytes() } })
         }
-        _ => alloc_large(size, align, growing),
+        _ if align > ALIGN_MAX => None,
+        _ => {
+            let supply = &HEAP.supply;
+            insist(record, || supply.large.allocate(size, align, growing, &supply.page_heap, &supply.meta))
+        }
     })?
 }
 
-/// A block beyond the classes.
-fn alloc_large(size: usize, align: usize, growing: Growing) -> Option<LargeBlock> {
-    let supply = &HEAP.supply;
-    let allocate = || supply.large.allocate(size, align, growing, &supply.page_heap, &supply.meta);
-    allocate().or_else(|| {
-        if align > ALIGN_MAX {
-            return None;
-        }
-        // What lies idle may be in the way.
-        HEAP.scavenger.release_all(supply, &HEAP.registry);
-        allocate()
+/// Tries once more when memory is out: what lies idle may be in the way.
+fn insist<T>(record: Option<&Record>, take: impl Fn() -> Option<T>) -> Option<T> {
+    take().or_else(|| {
+        release_idle(record);
+        take()
     })
 }
 
-/// Memory is out: gives back all that lies idle, the calling thread's caches included. Says how many bytes it was.
+/// Gives back all that lies idle, the calling thread's caches included; says how many bytes it was.
 #[cold]
 fn release_idle(record: Option<&Record>) -> usize {
     if let Some(record) = record {
