@@ -146,11 +146,13 @@ impl PageHeap {
         self.huge_pages.store(option as u8, Ordering::Relaxed);
     }
 
-    fn huge_pages(&self) -> HugePages {
+    /// What was chosen; and where the choice is ours, none while they stall.
+    fn huge_pages(&self, now_ns: u64) -> HugePages {
         match self.huge_pages.load(Ordering::Relaxed) {
             1 => HugePages::Never,
             2 => HugePages::Always,
-            _ => HugePages::Auto,
+            _ if self.stall_guard.allows(now_ns) => HugePages::Auto,
+            _ => HugePages::Never,
         }
     }
 
@@ -237,7 +239,11 @@ impl PageHeap {
         if self.table.start().is_none() {
             self.settle(&mut growth)?;
         }
-        let again = self.state.lock()[zone as usize].take_unmapped();
+        let (again, gap_bytes) = {
+            let filler = &mut self.state.lock()[zone as usize];
+            let totals = filler.totals();
+            (filler.take_unmapped(), (totals.mapped - totals.used) * PAGE_BYTES)
+        };
         let step = match again {
             Some(step) => match self.map_step(step) {
                 Ok(()) => step,
@@ -252,12 +258,8 @@ impl PageHeap {
         };
         let address = self.table.address(PageIndex::of_step(step));
         let now_ns = os::now_ns();
-        let option = self.huge_pages();
-        let totals = self.state.lock()[zone as usize].totals();
-        let gap_bytes = (totals.mapped - totals.used) * PAGE_BYTES;
         let huge = zone == Zone::Window
-            && growth.pace.next_step_is_huge(option, self.in_use(), gap_bytes, now_ns)
-            && (option == HugePages::Always || self.stall_guard.allows(now_ns));
+            && growth.pace.next_step_is_huge(self.huge_pages(now_ns), self.in_use(), gap_bytes, now_ns);
         self.advise(address, STEP_BYTES, huge);
         let backing = if huge { Backing::HugePages } else { Backing::SmallPages };
         self.state.lock()[zone as usize].add(step, backing);
@@ -447,7 +449,7 @@ impl PageHeap {
         }
         let more = size - slot.mapped;
         self.map(slot.address + slot.mapped, more)?;
-        if more >= STEP_BYTES && self.huge_pages() != HugePages::Never && self.block_is_huge(size) {
+        if more >= STEP_BYTES && self.block_is_huge(size) {
             // All of it, so that the slot stays one mapping, which moving needs.
             self.advise(slot.address, size, true);
         }
@@ -456,8 +458,11 @@ impl PageHeap {
 
     /// Shall a fresh huge block ask for huge pages? It is touched from its start on, and at most one page too many is taken.
     fn block_is_huge(&self, size: usize) -> bool {
-        let wanted = self.in_use() + size >= HUGE_PAGES_HEAP_BYTES && self.stall_guard.allows(os::now_ns());
-        self.huge_pages() == HugePages::Always || wanted
+        match self.huge_pages(os::now_ns()) {
+            HugePages::Never => false,
+            HugePages::Always => true,
+            HugePages::Auto => self.in_use() + size >= HUGE_PAGES_HEAP_BYTES,
+        }
     }
 
     fn hand_out(&self, slot: Slot, mapped: usize, size: usize) -> HugeBlock {

@@ -192,10 +192,9 @@ fn huge_pages_that_stall_are_not_asked_for() {
     let next_is_huge = || {
         let before = heap.dirty();
         heap.take_run(STEP_PAGES - 56, 1, Zone::Window).expect("memory is there");
-        match heap.dirty() - before {
-            0 => false,
-            dirty => dirty == 56 * PAGE_BYTES,
-        }
+        let dirty = heap.dirty() - before;
+        assert!(dirty == 0 || dirty == 56 * PAGE_BYTES, "{dirty}");
+        dirty > 0
     };
     assert!(next_is_huge());
     world.populating_takes(HUGE_STALL_NS + 1);
