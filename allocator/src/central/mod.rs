@@ -547,21 +547,19 @@ fn seed_run_of(address: usize, class: SizeClass, ground: Ground<'_>) -> Result<R
 
 /// The record of a block that is a span of its own.
 pub(crate) fn whole_record(address: usize, class: SizeClass, ground: Ground<'_>) -> Result<(PageIndex, &PageRecord), Misuse> {
-    let kind = kind_at(address, ground)?;
-    if !address.is_multiple_of(CLASS_ALIGN_MAX) {
-        return Err(Misuse::Interior);
+    let aligned = address.is_multiple_of(CLASS_ALIGN_MAX);
+    if aligned && let Some(page) = ground.page_heap.table.locate(address) {
+        // SAFETY: `locate` found it.
+        let record = unsafe { ground.page_heap.table.record(page) };
+        if record.is_whole_of(class) {
+            return Ok((page, record));
+        }
     }
-    let page = ground.page_heap.table.locate(address).ok_or(Misuse::Foreign)?;
-    // SAFETY: `locate` found it.
-    let record = unsafe { ground.page_heap.table.record(page) };
-    if record.is_whole_of(class) {
-        return Ok((page, record));
-    }
-    match kind {
+    Err(match kind_at(address, ground)? {
+        _ if !aligned => Misuse::Interior,
         // Pages inside a whole block have no record of their own.
-        Kind::Free => Err(Misuse::NeverAllocated),
-        kind => Err(wrong_kind(kind)),
-    }
+        kind => wrong_kind(kind),
+    })
 }
 
 #[cfg(test)]
