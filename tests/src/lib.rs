@@ -164,6 +164,17 @@ pub fn mapped_bytes() -> usize {
     own_bytes(c"/proc/self/status", "VmSize:")
 }
 
+/// From now on the process may have so many bytes mapped (`RLIMIT_AS`). Allocates nothing.
+///
+/// # Panics
+///
+/// When the kernel refuses.
+pub fn limit_address_space(bytes: usize) {
+    let limit = libc::rlimit { rlim_cur: bytes as u64, rlim_max: bytes as u64 };
+    // SAFETY: the limit is readable.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) }, 0);
+}
+
 /// The line of a file of the kernel's that begins like this, in bytes; 0 if there is none.
 fn own_bytes(path: &CStr, name: &str) -> usize {
     let mut text = [0_u8; 4096];

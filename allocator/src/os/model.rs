@@ -1,4 +1,4 @@
-//! Floor 1. What loom's models need of a machine: sleeping and waking. Every thread counts as the same one; locks only use that for forks.
+//! Floor 1. What loom's models need of a machine: sleeping and waking.
 
 use loom::sync::atomic::{AtomicU32, Ordering};
 use loom::sync::{Condvar, Mutex};
@@ -19,8 +19,4 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32) {
 pub(crate) fn wake_one(_word: &AtomicU32) {
     let _awake = SLEEPERS.0.lock().expect("no model panics in here");
     SLEEPERS.1.notify_all();
-}
-
-pub(crate) fn thread_token() -> usize {
-    1
 }

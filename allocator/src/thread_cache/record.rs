@@ -140,6 +140,7 @@ pub(crate) struct Record {
     earned: AtomicU64,
     /// By class, and last: the end of a record is not touched by programs without large blocks.
     cold: [ColdSlot; SizeClass::INLINE_COUNT],
+    /// Bytes of whole blocks that are kept.
     whole_held: AtomicUsize,
     whole: [WholeSlot; WHOLE_COUNT],
 }

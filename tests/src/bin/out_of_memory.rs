@@ -9,6 +9,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use freestone::Freestone;
+use freestone_tests::limit_address_space;
 
 #[global_allocator]
 static GLOBAL: Freestone = Freestone::new();
@@ -213,12 +214,6 @@ fn others_find_room(most: usize) {
     assert_eq!(join(start(uses_its_stack)).addr(), 499_500);
 }
 
-fn set_limit() {
-    let limit = libc::rlimit { rlim_cur: LIMIT_BYTES as u64, rlim_max: LIMIT_BYTES as u64 };
-    // SAFETY: the limit is readable.
-    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) }, 0);
-}
-
 fn main() {
     let mut kept: Vec<Vec<u8>> = Vec::new();
     match std::env::args().nth(1).as_deref() {
@@ -229,7 +224,7 @@ fn main() {
             kept.push(vec![7; 3 * MIB]);
             kept.push(vec![8; 150 << 10]);
             drop(vec![9_u8; 20 * MIB]);
-            set_limit();
+            limit_address_space(LIMIT_BYTES);
         }
         _ => panic!("who sets the limit: outside or itself?"),
     }

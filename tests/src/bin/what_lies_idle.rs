@@ -7,18 +7,13 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 
 use freestone::{Freestone, snapshot};
+use freestone_tests::limit_address_space;
 
 #[global_allocator]
 static GLOBAL: Freestone = Freestone::new();
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
-
-fn limit_address_space(bytes: usize) {
-    let limit = libc::rlimit { rlim_cur: bytes as u64, rlim_max: bytes as u64 };
-    // SAFETY: the limit is readable.
-    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) }, 0);
-}
 
 fn layout(size: usize) -> Layout {
     Layout::from_size_align(size, 8).expect("a small power of two")
