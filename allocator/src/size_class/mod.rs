@@ -46,7 +46,7 @@ impl SizeClass {
     #[inline(always)]
     pub(crate) fn split(size: usize, align: usize) -> Option<Self> {
         let size = rounded(size, align);
-        if size <= SPLIT_BYTES_MAX { Some(Self(u16::from(SMALL[size.div_ceil(8)]))) } else { None }
+        if size <= SPLIT_BYTES_MAX { Some(Self(SMALL[size.div_ceil(8)])) } else { None }
     }
 
     /// The class of a request that is not [`split`](Self::split), if threads keep it in a stack.

@@ -35,17 +35,7 @@ pub(crate) struct Row {
 pub(crate) static ROWS: [Row; COUNT] = derive();
 
 /// Class of every size up to [`SPLIT_BYTES_MAX`], in units of 8 bytes; times [`SLOT_WORDS`], as a `SizeClass` is kept.
-pub(crate) static SMALL: [u8; SPLIT_BYTES_MAX / 8 + 1] = {
-    let wide: [u16; SPLIT_BYTES_MAX / 8 + 1] = derive_classes(8);
-    let mut narrow = [0; SPLIT_BYTES_MAX / 8 + 1];
-    let mut units = 0;
-    while units < narrow.len() {
-        assert!(wide[units] <= u8::MAX as u16);
-        narrow[units] = wide[units] as u8;
-        units += 1;
-    }
-    narrow
-};
+pub(crate) static SMALL: [u16; SPLIT_BYTES_MAX / 8 + 1] = derive_classes(8);
 
 /// Class of every size up to [`STACK_BYTES_MAX`] that is no smaller one's, in units of 128 bytes. Computing it takes no longer, but the
 /// shorter code is what lets the compiler inline the whole path where the size is known at run time only.
