@@ -81,16 +81,48 @@ pub(crate) const SEED_BYTES: usize = 128 << 10;
 
 // ---- giving memory back --------------------------------------------------------------------------------------------
 
-/// How often slow paths look whether memory should go back.
+/// How often somebody looks whether memory should go back.
 pub(crate) const TICK_NS: u64 = 100_000_000;
-/// The peak of this long is what the next phase may need again.
-pub(crate) const PEAK_WINDOW_NS: u64 = 5_000_000_000;
-/// Kept above the recent peak, in percent of it.
-pub(crate) const RETAIN_ABOVE_PEAK_PERCENT: usize = 10;
-/// An excess is released linearly in so many ticks.
-pub(crate) const RELEASE_TICKS: usize = 8;
+/// Free memory of so much is always kept: less is not worth waking up for.
+pub(crate) const RETAIN_ALWAYS_BYTES: usize = 1 << 20;
+/// Giving back takes so many thousandths of a processor's time at most …
+pub(crate) const RELEASE_CPU_PERMILLE: u64 = 10;
+/// … over so long.
+pub(crate) const RELEASE_CPU_WINDOW_NS: u64 = 60_000_000_000;
+/// Whoever gives memory back at leisure does so for this long at a stretch …
+pub(crate) const RELEASE_SLICE_NS: u64 = 1_000_000;
+/// … and then pauses for this long.
+pub(crate) const RELEASE_GAP_NS: u64 = 3_000_000;
+/// One call gives back at most so much: 190 µs in small pages, 7 µs in a huge one.
+pub(crate) const RELEASE_CALL_BYTES: usize = 2 << 20;
 /// Records of dead threads are emptied when nobody adopted them for so many ticks.
 pub(crate) const POOLED_RECORD_TICKS: u32 = 10;
+/// Caches are looked at every so many ticks: what was not used in between goes back.
+pub(crate) const IDLE_TICKS: u32 = 10;
+/// A huge page is broken up only when nothing happened in it for so many ticks.
+pub(crate) const BREAK_UP_TICKS: u32 = 50;
+
+/// `background:auto` starts a thread once so much was free …
+pub(crate) const BACKGROUND_FREE_BYTES: usize = 32 << 20;
+/// … for so long, …
+pub(crate) const BACKGROUND_FREE_NS: u64 = 1_000_000_000;
+/// … or so much at any moment. Where there is to be no thread, who frees that much gives it back.
+pub(crate) const DROP_BYTES: usize = 64 << 20;
+
+// ---- limits --------------------------------------------------------------------------------------------------------
+
+/// A thread may spend so much more than half of its time on giving memory back.
+pub(crate) const ASSIST_BURST_NS: u64 = 10_000_000;
+/// An assist ends after this long.
+pub(crate) const ASSIST_SLICE_NS: u64 = 500_000;
+/// So many trips of the fuse …
+pub(crate) const FUSE_TRIPS: usize = 3;
+/// … within this time stick.
+pub(crate) const FUSE_WINDOW_NS: u64 = 600_000_000_000;
+/// How often files of the kernel's are read: what is resident, and how much programs wait for memory.
+pub(crate) const SURROUNDINGS_NS: u64 = 1_000_000_000;
+/// Programs that wait for memory for so many percent of the time (`some avg10`) are under pressure.
+pub(crate) const PRESSURE_PERCENT: u32 = 10;
 
 // ---- huge pages ----------------------------------------------------------------------------------------------------
 
@@ -108,6 +140,10 @@ pub(crate) const HUGE_STALL_NS: u64 = 640_000;
 pub(crate) const HUGE_STALLS_MAX: u32 = 3;
 /// … for so long; then one is tried again.
 pub(crate) const HUGE_PAUSE_NS: u64 = 5_000_000_000;
+/// A single one that takes longer than this means that the kernel is moving memory about …
+pub(crate) const HUGE_LONG_STALL_NS: u64 = 5_000_000;
+/// … and turns them off for longer.
+pub(crate) const HUGE_LONG_PAUSE_NS: u64 = 60_000_000_000;
 
 const _: () = assert!(SPLIT_BYTES_MAX < STACK_BYTES_MAX);
 const _: () = assert!(STACK_BYTES_MAX < CLASS_BYTES_MAX);

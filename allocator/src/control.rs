@@ -1,7 +1,109 @@
-//! Floor 10. The face for operators: what can be done to a running heap.
+//! Floor 11. The face for operators: what can be done to a running heap.
 
 use crate::heap;
+use crate::options::{Background, Fuse, HugePages, Limit, Options, Retain};
 use crate::size_class::SizeClass;
+
+pub use crate::guard::{HeldEvent, Watcher};
+
+/// The options in force: what was built in, what the environment said, and what was changed since.
+#[must_use]
+pub fn configuration() -> Options {
+    heap::configuration()
+}
+
+/// Changes how much free memory is kept. Takes effect at the next tick, a tenth of a second later at most.
+pub fn set_retain(retain: Retain) {
+    heap::configure(|options| options.retain = Retain::unpack(retain.pack()));
+}
+
+/// Changes whether there is a background thread. `On` starts it now; `Off` ends it within a tick.
+pub fn set_background(background: Background) {
+    heap::configure(|options| options.background = background);
+}
+
+/// Changes which pages new memory asks for.
+pub fn set_huge_pages(huge_pages: HugePages) {
+    heap::configure(|options| options.huge_pages = huge_pages);
+}
+
+/// Sets, moves or removes the soft limit: on what the process has resident, as far as it is in memory and not backed by files. From 95 % of
+/// it on, everything that is free goes back at once; above it, threads that take memory first give as much back, for at most half of
+/// their time. No allocation ever fails for it.
+///
+/// A percentage is of what the machine has or the control group (version 2) allows, as it is now.
+///
+/// # Examples
+///
+/// ```
+/// use freestone::{Limit, control};
+///
+/// control::set_memory_limit(Limit::Bytes(512 << 20));
+/// assert_eq!(control::memory_limit(), Some(512 << 20));
+/// control::set_memory_limit(Limit::None);
+/// ```
+pub fn set_memory_limit(limit: Limit) {
+    heap::configure(|options| options.memory_limit = limit);
+}
+
+/// The soft limit in bytes.
+#[must_use]
+pub fn memory_limit() -> Option<usize> {
+    heap::limits().memory_limit
+}
+
+/// Sets, moves or removes the hard limit: on what the heap holds. An allocation that would pass it returns null, after everything that is
+/// free was given back.
+pub fn set_hard_limit(limit: Limit) {
+    heap::configure(|options| options.hard_limit = limit);
+}
+
+/// The hard limit in bytes.
+#[must_use]
+pub fn hard_limit() -> Option<usize> {
+    heap::limits().hard_limit
+}
+
+/// Changes what happens when 95 % of the hard limit are reached.
+pub fn set_fuse(fuse: Fuse) {
+    heap::configure(|options| options.fuse = fuse);
+}
+
+/// Memory that the heap holds for blocks, in bytes: in use, cached, and free but not given back. Tables and records of the allocator come on
+/// top. Costs a few loads.
+#[must_use]
+pub fn held_bytes() -> usize {
+    heap::held_bytes()
+}
+
+/// Empties the calling thread's cache: for threads that are about to wait for long. Other threads, and the system, can then use what was in
+/// it; the thread's next allocations take the slow path, a few microseconds in all. About 5 ns per block that was cached.
+///
+/// A thread that merely sleeps has its cache taken after a second or two anyway, where there is a background thread and the kernel has
+/// `membarrier` (4.14); this is for programs with hundreds of threads, and for those without the one or the other.
+///
+/// # Examples
+///
+/// With tokio: `runtime::Builder::new_multi_thread().on_thread_park(freestone::control::thread_idle)`. Worker threads park often, so
+/// this pays where they are many and mostly idle. With rayon, at the end of what a pool has to do:
+/// `pool.broadcast(|_| freestone::control::thread_idle())`.
+pub fn thread_idle() {
+    heap::thread_idle();
+}
+
+/// Registers the one watcher of the process: it is called when memory that is held reaches or leaves the bounds, when limits change, and when
+/// the fuse trips; outside every lock, by the background thread where there is one, else by the thread whose allocation crossed. It may
+/// allocate, and is never called while a call is under way. `freestone_stats::pressure` is made of it.
+#[doc(hidden)]
+pub fn watch_held(watcher: Watcher) {
+    heap::watch_held(watcher);
+}
+
+/// The watcher is called when so much is held (`usize::MAX`: never), or less than so much (0: never).
+#[doc(hidden)]
+pub fn set_watch_bounds(above: usize, below: usize) {
+    heap::set_watch_bounds(above, below);
+}
 
 /// Gives back to the operating system all memory that no program and no other living thread's cache has; returns how many bytes that was.
 ///

@@ -44,6 +44,8 @@ pub(crate) enum Event {
     Sampled,
     /// The end of a sampled block was seen.
     SampledEnd,
+    /// The background thread was to be started.
+    BackgroundStart,
     /// A block could not be taken back: a signal handler freed it while its thread was in a slow path.
     Dropped,
 }

@@ -201,6 +201,21 @@ impl Depot {
         self.0.iter().map(|shard| shard.shelf.lock().blocks + shard.slots.blocks()).sum()
     }
 
+    /// A number that changes when a magazine comes or goes; 0: there is none.
+    #[cfg_attr(loom, allow(dead_code))]
+    pub(crate) fn stamp(&self) -> u64 {
+        let mut stamp = 0_u64;
+        for shard in &self.0 {
+            for slot in &shard.slots.0 {
+                // Relaxed: only compared.
+                stamp = stamp.rotate_left(9) ^ slot.load(Ordering::Relaxed).addr() as u64;
+            }
+            // Comings and goings that leave as many are rare, and a second look finds them.
+            stamp = stamp.rotate_left(9) ^ shard.shelf.lock().blocks as u64;
+        }
+        stamp
+    }
+
     pub(crate) fn before_fork(&self) {
         self.0.iter().for_each(|shard| shard.shelf.before_fork());
     }

@@ -60,7 +60,7 @@ impl Misuse {
 #[cold]
 #[inline(never)]
 pub(crate) fn misuse(kind: Misuse, address: usize, class: Option<usize>, block_bytes: usize) -> ! {
-    let mut line = Line::new();
+    let mut line = Line::fatal();
     line.text(kind.name());
     line.text(": ptr=");
     line.hexadecimal(address);
@@ -78,12 +78,34 @@ pub(crate) fn misuse(kind: Misuse, address: usize, class: Option<usize>, block_b
     line.die()
 }
 
+/// The hard limit is near. One line with the accounts, in KiB.
+#[cold]
+#[inline(never)]
+#[cfg(not(loom))]
+pub(crate) fn say_fuse(trips: u64, accounts: &[(&str, usize)], held: usize, limit: usize, exits: bool) {
+    let mut line = Line::new("freestone: memory: ");
+    line.decimal(held >> 10);
+    line.text(" KiB of the hard limit of ");
+    line.decimal(limit >> 10);
+    line.text(" KiB are held (");
+    for (index, (name, bytes)) in accounts.iter().enumerate() {
+        line.text(if index > 0 { ", " } else { "" });
+        line.text(name);
+        line.text(" ");
+        line.decimal(bytes >> 10);
+    }
+    line.text("); fuse trip ");
+    line.decimal(trips as usize);
+    line.text(if exits { "; exiting with code 137" } else { "" });
+    line.say();
+}
+
 /// One of our own invariants does not hold: `what` is a constant sentence.
 #[cold]
 #[inline(never)]
 #[cfg_attr(loom, allow(dead_code))]
 pub(crate) fn broken(what: &'static str) -> ! {
-    let mut line = Line::new();
+    let mut line = Line::fatal();
     line.text("broken invariant: ");
     line.text(what);
     line.text("; this is a bug in freestone, please report it");
@@ -97,9 +119,14 @@ struct Line {
 }
 
 impl Line {
-    fn new() -> Self {
+    /// The beginning of a line after which nothing more is said.
+    fn fatal() -> Self {
+        Self::new("freestone: fatal: ")
+    }
+
+    fn new(beginning: &str) -> Self {
         let mut line = Self { bytes: [0; 400], length: 0 };
-        line.text("freestone: fatal: ");
+        line.text(beginning);
         line
     }
 
@@ -141,6 +168,11 @@ impl Line {
         &self.bytes[..=self.length]
     }
 
+    #[cfg_attr(loom, allow(dead_code))]
+    fn say(mut self) {
+        os::write_error(self.finish());
+    }
+
     fn die(mut self) -> ! {
         os::write_error(self.finish());
         os::abort()
@@ -153,7 +185,7 @@ mod tests {
 
     #[test]
     fn numbers_are_written_in_both_bases() {
-        let mut line = Line::new();
+        let mut line = Line::fatal();
         line.decimal(0);
         line.text(" ");
         line.decimal(usize::MAX);
@@ -164,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_line_that_is_too_long_is_cut_and_still_ends() {
-        let mut line = Line::new();
+        let mut line = Line::fatal();
         for _ in 0..100 {
             line.text("0123456789");
         }

@@ -1,4 +1,4 @@
-//! Floor 10. The face for programs: [`Freestone`], registered with `#[global_allocator]`.
+//! Floor 11. The face for programs: [`Freestone`], registered with `#[global_allocator]`.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::mem::MaybeUninit;
@@ -7,7 +7,7 @@ use core::ptr::{self, NonNull};
 use crate::config::CHECKED;
 use crate::heap;
 use crate::large::{Growing, LargeBlock};
-use crate::options::{Check, HugePages, Options};
+use crate::options::{Background, Check, Face, Fuse, HugePages, Limit, Options, Retain};
 use crate::size_class::SizeClass;
 use crate::units::in_sampled_zone;
 
@@ -67,6 +67,49 @@ impl Freestone {
         self.options.huge_pages = huge_pages;
         self
     }
+
+    /// How much free memory is kept. Environment: `retain:off|default|keep`, or a percentage such as `retain:25%`.
+    #[must_use]
+    pub const fn retain(mut self, retain: Retain) -> Self {
+        self.options.retain = retain;
+        self
+    }
+
+    /// Whether a thread of the allocator's own gives memory back. Environment: `background:auto|on|off`.
+    #[must_use]
+    pub const fn background(mut self, background: Background) -> Self {
+        self.options.background = background;
+        self
+    }
+
+    /// The soft limit on what the process has resident. Environment: `FREESTONE_MEMORY_LIMIT=2GiB`, or `memory_limit:90%`.
+    #[must_use]
+    pub const fn memory_limit(mut self, limit: Limit) -> Self {
+        self.options.memory_limit = limit;
+        self
+    }
+
+    /// The hard limit on what the heap holds: beyond it allocations return null. Environment: `hard_limit:2GiB`.
+    #[must_use]
+    pub const fn hard_limit(mut self, limit: Limit) -> Self {
+        self.options.hard_limit = limit;
+        self
+    }
+
+    /// What happens when 95 % of the hard limit are reached. Environment: `fuse:off|exit`.
+    #[must_use]
+    pub const fn fuse(mut self, fuse: Fuse) -> Self {
+        self.options.fuse = fuse;
+        self
+    }
+
+    /// For a face that is called from C: a process that has no second thread is not given one, unless it says `background:on`.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn for_c(mut self) -> Self {
+        self.options.face = Face::C;
+        self
+    }
 }
 
 impl Default for Freestone {
@@ -98,7 +141,7 @@ unsafe impl GlobalAlloc for Freestone {
                 return taken.block.as_ptr();
             }
         }
-        heap::alloc_slow(size, align, self.options)
+        heap::alloc_slow(size, align, &self.options)
     }
 
     #[inline(always)]
@@ -123,7 +166,7 @@ unsafe impl GlobalAlloc for Freestone {
             }
         }
         // SAFETY: the caller gives the block up, and no slot took it.
-        unsafe { heap::free_slow(block, size, align, self.options) };
+        unsafe { heap::free_slow(block, size, align, &self.options) };
     }
 
     #[inline]
@@ -137,7 +180,7 @@ unsafe impl GlobalAlloc for Freestone {
             }
             return block;
         }
-        alloc_zeroed_large(layout, self.options)
+        alloc_zeroed_large(layout, &self.options)
     }
 
     #[inline]
@@ -191,7 +234,7 @@ unsafe fn copy_small(from: *const u8, to: *mut u8, bytes: usize) {
 
 /// Zeroes what is not known to be zero, and nothing else.
 #[inline(never)]
-fn alloc_zeroed_large(layout: Layout, options: Options) -> *mut u8 {
+fn alloc_zeroed_large(layout: Layout, options: &Options) -> *mut u8 {
     let (size, align) = (layout.size(), layout.align());
     let stacked = SizeClass::stacked(size, align);
     // SAFETY: the slots are the calling thread's.
@@ -223,14 +266,14 @@ unsafe fn realloc_large(face: &Freestone, block: *mut u8, layout: Layout, new_si
         // SAFETY: the caller's block is not null.
         let block = unsafe { NonNull::new_unchecked(block) };
         // SAFETY: handed on to the caller.
-        if let Some(resized) = unsafe { heap::resize_large(block, old, new_size, align, face.options) } {
+        if let Some(resized) = unsafe { heap::resize_large(block, old, new_size, align, &face.options) } {
             return resized.as_ptr();
         }
     }
     let Ok(new_layout) = Layout::from_size_align(new_size, align) else { return ptr::null_mut() };
     // What outgrows the classes will probably grow again: it gets room for that.
     let new = if to.is_none() && new_size > old {
-        heap::alloc_any(new_size, align, Growing::Yes, face.options).map_or(ptr::null_mut(), |new| new.address.as_ptr())
+        heap::alloc_any(new_size, align, Growing::Yes, &face.options).map_or(ptr::null_mut(), |new| new.address.as_ptr())
     } else {
         // SAFETY: not of size zero, which GlobalAlloc forbids for the new size.
         unsafe { face.alloc(new_layout) }

@@ -1,4 +1,4 @@
-//! Floor 9. The heap of this process: the one place with statics. Wires the rooms together, gives every thread its record and takes it
+//! Floor 10. The heap of this process: the one place with statics. Wires the rooms together, gives every thread its record and takes it
 //! back at the thread's end, and keeps the whole in one piece across `fork`.
 //!
 //! A thread has one word of thread-local memory: where its hot slots are. What else there is to know about the thread is told by
@@ -8,26 +8,32 @@
 //!   UNBORN ──first operation──▶ a record ──last round of destructors──▶ GONE
 //!      │                           │                                     │
 //!      └───────── BUSY, while a slow path is under way ──────────────────┘
+//!
+//!   a record ◀──slow path── AWAY: the thread slept, and somebody took what it cached
 //! ```
 //!
-//! `UNBORN`, `GONE` and `BUSY` are empty heaps: every operation on them takes the slow path, which then sees what to do. A thread that is
+//! `UNBORN`, `GONE`, `AWAY` and `BUSY` are empty heaps: every operation on them takes the slow path, which then sees what to do. A thread that is
 //! gone works block by block on central. A slow path that finds `BUSY` was called by a signal handler that interrupted another slow
 //! path of the same thread; it refuses, because the locks it would need may be held by the very code that it interrupted. `FORKING` is as
 //! `BUSY`, from the moment a fork has all locks until it begins to give them back.
 
-use core::cell::Cell;
 use core::ffi::c_void;
 use core::ptr::NonNull;
 
-use crate::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
-use crate::config::CHECKED;
+use crate::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering, compiler_fence};
+use crate::background::Background;
+use crate::config::{ASSIST_SLICE_NS, BACKGROUND_FREE_BYTES, CHECKED, DROP_BYTES, RELEASE_GAP_NS, RELEASE_SLICE_NS, RETAIN_ALWAYS_BYTES};
 use crate::counters::Event;
-use crate::fatal::{Misuse, broken, misuse};
+use crate::fatal::{Misuse, broken, misuse, say_fuse};
+use crate::guard::{Guard, HeldEvent, Watcher};
 use crate::large::{Growing, LargeBlock};
-use crate::options::{Check, Complaint, Options};
+use crate::limit::Call;
+use crate::options::{Check, Complaint, Fuse, Limit, Options, Retain};
 use crate::os;
 use crate::page_heap::ALIGN_MAX;
-use crate::scavenger::Scavenger;
+use crate::pauses::Pause;
+use crate::recall::Recaller;
+use crate::scavenger::{House, Scavenger, Slice};
 use crate::size_class::SizeClass;
 use crate::snapshot::{self, Snapshot};
 use crate::supply::Supply;
@@ -37,15 +43,16 @@ use crate::thread_cache::registry::Registry;
 use crate::thread_cache::{alloc_direct, birth, free_direct};
 use crate::units::in_sampled_zone;
 
-static EMPTY: [EmptyHeap; 4] = [const { EmptyHeap::NEW }; 4];
+static EMPTY: [EmptyHeap; 5] = [const { EmptyHeap::NEW }; 5];
 const UNBORN: *const HotSlots = EMPTY[0].as_slots();
 const GONE: *const HotSlots = EMPTY[1].as_slots();
 const BUSY: *const HotSlots = EMPTY[2].as_slots();
 const FORKING: *const HotSlots = EMPTY[3].as_slots();
+const AWAY: *const HotSlots = EMPTY[4].as_slots();
 
 std::thread_local! {
     /// Where the thread's hot slots are. The only thread-local word there is: fields kept here would cost twice as much to reach.
-    static CURRENT: Cell<*const HotSlots> = const { Cell::new(UNBORN) };
+    static CURRENT: AtomicPtr<HotSlots> = const { AtomicPtr::new(UNBORN.cast_mut()) };
 }
 
 /// The slots of the calling thread.
@@ -53,10 +60,17 @@ std::thread_local! {
 /// The reference is good for one operation: a slow path may put others in their place.
 #[inline(always)]
 pub(crate) fn current() -> &'static HotSlots {
-    let slots = CURRENT.with(Cell::get);
+    let slots = current_word();
     // SAFETY: `CURRENT` is always one of the empty heaps, of which only zeros are loaded (I-empty), or a record, and both are there for good
     // (I-forever).
     unsafe { &*slots }
+}
+
+/// Relaxed, here and wherever this word is touched: it is the thread's own, and who changes it while the thread sleeps has another way to make
+/// sure that it is seen (see `recall`).
+#[inline(always)]
+fn current_word() -> *const HotSlots {
+    CURRENT.with(|current| current.load(Ordering::Relaxed)).cast_const()
 }
 
 /// Is a slow path of the calling thread under way?
@@ -65,7 +79,7 @@ fn is_busy(slots: *const HotSlots) -> bool {
 }
 
 fn set_current(slots: *const HotSlots) {
-    CURRENT.with(|current| current.set(slots));
+    CURRENT.with(|current| current.store(slots.cast_mut(), Ordering::Relaxed));
 }
 
 /// The heap: the shared rooms, the records, and what gives memory back. All zeros at first, so that it takes no place in the program's file;
@@ -74,8 +88,15 @@ fn set_current(slots: *const HotSlots) {
 struct Heap {
     registry: Registry<Record>,
     scavenger: Scavenger,
-    /// Held while options are read and hooks are set.
-    start: Lock<()>,
+    recaller: Recaller,
+    guard: Guard,
+    background: Background,
+    /// The watcher has to be told that the fuse tripped …
+    tell_fuse: AtomicBool,
+    /// … or that a mark was reached.
+    tell: AtomicBool,
+    /// The process is to end, once that was told.
+    to_exit: AtomicBool,
     started: AtomicBool,
     /// The key whose destructor tells of a thread's end, plus one; 0: there is none, and records of ended threads are found otherwise.
     exit_key: AtomicU32,
@@ -94,7 +115,12 @@ const REAP_AT_LEAST: usize = 8;
 static HEAP: Heap = Heap {
     registry: Registry::new(),
     scavenger: Scavenger::new(),
-    start: Lock::new(Rank::Start, ()),
+    recaller: Recaller::new(),
+    guard: Guard::new(),
+    background: Background::new(),
+    tell_fuse: AtomicBool::new(false),
+    tell: AtomicBool::new(false),
+    to_exit: AtomicBool::new(false),
     started: AtomicBool::new(false),
     exit_key: AtomicU32::new(0),
     reap_at: AtomicU32::new(0),
@@ -103,13 +129,21 @@ static HEAP: Heap = Heap {
     supply: Supply::new(),
 };
 
+/// The options in force. Not all zeros, so apart from the heap. Held while hooks are set.
+static OPTIONS: Lock<Options> = Lock::new(Rank::Start, Options::DEFAULT);
+
+/// What slow paths and the background thread work on.
+fn house() -> House<'static> {
+    House { supply: &HEAP.supply, registry: &HEAP.registry, recaller: &HEAP.recaller, away: AWAY }
+}
+
 /// Takes a slow path of the calling thread: [`BUSY`] stands in for its slots meanwhile, and `errno` is kept for the program. `work` gets the
 /// thread's record, or `None` if the thread is gone or cannot be born for lack of memory.
 ///
 /// `None`: a slow path is under way already, further up this stack.
 #[inline]
-fn slow_path<R>(options: Options, work: impl FnOnce(Option<&'static Record>) -> R) -> Option<R> {
-    let before = CURRENT.with(Cell::get);
+fn slow_path<R>(options: &Options, work: impl FnOnce(Option<&'static Record>) -> R) -> Option<R> {
+    let before = current_word();
     if is_busy(before) {
         return None;
     }
@@ -123,18 +157,40 @@ fn slow_path<R>(options: Options, work: impl FnOnce(Option<&'static Record>) -> 
         let record = born(options);
         after = record.map_or(before, |record| core::ptr::from_ref(record.hot()));
         record
+    } else if before == AWAY {
+        let record = own_record();
+        after = core::ptr::from_ref(record.hot());
+        Some(record)
     } else {
-        // SAFETY: neither of the empty heaps, so these are the hot slots of a record, which begin it.
+        // SAFETY: none of the empty heaps, so these are the hot slots of a record, which begin it.
         Some(unsafe { &*before.cast::<Record>() })
     };
-    let result = work(record);
-    if record.is_none_or(|record| record.next_entry().is_multiple_of(ENTRIES_PER_LOOK)) {
-        HEAP.scavenger.tick_if_due(os::now_ns(), &HEAP.supply, &HEAP.registry);
+    if let Some(record) = record {
+        // Either we see that the cache was taken, or who takes it sees `BUSY`: the other side has every thread go through a barrier.
+        compiler_fence(Ordering::SeqCst);
+        if record.recalled.load(Ordering::Relaxed) != 0 {
+            HEAP.recaller.settle(record, &HEAP.supply);
+        }
     }
+    let result = work(record);
+    let is_time = record.is_none_or(|record| record.next_entry().is_multiple_of(ENTRIES_PER_LOOK));
+    let attention = (is_time || HEAP.supply.page_heap.marks.has_calls()) && look_around(record);
     core::mem::forget(no_way_out);
     set_current(after);
+    if attention {
+        attend();
+    }
     drop(errno);
     Some(result)
+}
+
+/// The record of the calling thread, whose word does not say which.
+#[cold]
+fn own_record() -> &'static Record {
+    let me = os::thread_token();
+    // Relaxed: what the thread wrote itself.
+    let is_mine = |record: &&Record| record.life() == Life::Active && record.owner.load(Ordering::Relaxed) == me;
+    HEAP.registry.records().find(is_mine).unwrap_or_else(|| broken("a thread without a record had its cache taken"))
 }
 
 /// Dropped only when one of our own assertions unwinds: an allocator must not, and the rooms may be half changed.
@@ -149,11 +205,222 @@ impl Drop for NoWayOut {
 /// Slow entries of a thread between two looks at the clock.
 const ENTRIES_PER_LOOK: u32 = 16;
 
+// ---- giving memory back --------------------------------------------------------------------------------------------
+
+/// At the end of a slow path, still in it, with no lock held: does what falls to this thread. `true`: there is more that can only be done
+/// outside of any slow path.
+#[cold]
+#[inline(never)]
+fn look_around(record: Option<&Record>) -> bool {
+    let (scavenger, marks) = (&HEAP.scavenger, &HEAP.supply.page_heap.marks);
+    let now_ns = os::now_ns();
+    if marks.answer(Call::Assist) {
+        assist(record, now_ns);
+    }
+    if !HEAP.background.is_there() {
+        let urged = marks.answer(Call::Urge) && patient(record, now_ns);
+        if urged {
+            scavenger.urge();
+        }
+        let ticked = scavenger.tick_if_due(now_ns, house());
+        if ticked {
+            HEAP.guard.look(now_ns, &HEAP.supply.page_heap);
+            HEAP.background.look(HEAP.supply.page_heap.free() + HEAP.supply.free_within_spans(), now_ns);
+        }
+        if urged || ticked || scavenger.has_more(now_ns) {
+            let slice_ns = if urged { ASSIST_SLICE_NS } else { RELEASE_SLICE_NS };
+            let _ = scavenger.work(slice_ns, house());
+            if urged {
+                spend(record, now_ns);
+            }
+        }
+    }
+    if let Some(record) = record {
+        // Relaxed: the owner's own.
+        let sheds = scavenger.sheds();
+        if record.sheds.swap(sheds, Ordering::Relaxed) != sheds {
+            record.drain(&HEAP.supply);
+        } else if let Some(before) = record.shed_is_due(scavenger.now()) {
+            record.shed_idle(before, &HEAP.supply);
+        }
+    }
+    marks.has_calls() || HEAP.background.is_wanted()
+}
+
+/// May this thread be made to give memory back?
+fn patient(record: Option<&Record>, now_ns: u64) -> bool {
+    let Some(record) = record else { return true };
+    let mut patience = record.patience();
+    let allows = patience.allows(now_ns);
+    record.set_patience(patience);
+    allows
+}
+
+/// It was, since `began_ns`.
+fn spend(record: Option<&Record>, began_ns: u64) {
+    let Some(record) = record else { return };
+    let now_ns = os::now_ns();
+    let mut patience = record.patience();
+    patience.spent(now_ns.saturating_sub(began_ns), now_ns);
+    record.set_patience(patience);
+}
+
+/// Somebody took memory above the soft limit: as much is given back, here and now, if there is any.
+fn assist(record: Option<&Record>, now_ns: u64) {
+    let debt = HEAP.supply.page_heap.marks.take_debt();
+    // Relaxed: counts.
+    let exceeded = || HEAP.guard.exceeded.fetch_add(1, Ordering::Relaxed);
+    if debt == 0 {
+        return;
+    }
+    if !patient(record, now_ns) {
+        exceeded();
+        return;
+    }
+    let (released, _) = HEAP.scavenger.assist(debt, &HEAP.supply);
+    HEAP.guard.assists.fetch_add(1, Ordering::Relaxed);
+    if released < debt {
+        exceeded();
+    }
+    spend(record, now_ns);
+}
+
+/// Outside of any slow path: wakes or starts the background thread, or does for it what cannot wait.
+#[cold]
+#[inline(never)]
+fn attend() {
+    let (background, page_heap) = (&HEAP.background, &HEAP.supply.page_heap);
+    let marks = &page_heap.marks;
+    if marks.answer(Call::Fuse) {
+        trip_fuse();
+    }
+    // Relaxed: flags, and the bell orders them.
+    if marks.answer(Call::Watch) {
+        HEAP.tell.store(true, Ordering::Relaxed);
+    }
+    let wake = marks.answer(Call::Wake);
+    let urge = marks.answer(Call::Urge) && HEAP.scavenger.urge();
+    if background.is_there() {
+        if wake || urge || HEAP.tell.load(Ordering::Relaxed) {
+            background.ring();
+        }
+        return;
+    }
+    let now_ns = os::now_ns();
+    background.look(page_heap.free(), now_ns);
+    if background.is_wanted() {
+        page_heap.counters.count(Event::BackgroundStart);
+        if background.start(now_ns, background_thread) {
+            return;
+        }
+        page_heap.counters.count(Event::Refused);
+        set_free_mark();
+    }
+    if wake && page_heap.free() >= DROP_BYTES {
+        undisturbed(|| HEAP.scavenger.drop_now(&HEAP.supply));
+    }
+    tell_watcher();
+}
+
+/// Where free memory has somebody called who starts the background thread, or does without.
+fn set_free_mark() {
+    let can_start = !HEAP.background.is_forbidden() && !HEAP.background.was_refused();
+    HEAP.supply.page_heap.marks.set_free(if can_start { BACKGROUND_FREE_BYTES } else { DROP_BYTES });
+}
+
+/// Tells the watcher what there is to tell. The calling thread is in no slow path.
+fn tell_watcher() {
+    let held_bytes = HEAP.supply.page_heap.held();
+    // Relaxed: flags; each is taken by one thread.
+    if HEAP.tell_fuse.load(Ordering::Relaxed) && HEAP.tell_fuse.swap(false, Ordering::Relaxed) {
+        HEAP.guard.tell(HeldEvent { held_bytes, fuse: true });
+    }
+    if HEAP.tell.load(Ordering::Relaxed) && HEAP.tell.swap(false, Ordering::Relaxed) {
+        HEAP.guard.tell(HeldEvent { held_bytes, fuse: false });
+    }
+    if HEAP.to_exit.load(Ordering::Relaxed) {
+        os::exit(EXIT_CODE_MEMORY);
+    }
+}
+
+/// What container platforms read as "out of memory": 128 and the number of the signal that the kernel would have sent.
+const EXIT_CODE_MEMORY: i32 = 137;
+/// How long the thread at which the fuse trips waits for the background thread to end the process. It may hold a lock that a callback
+/// waits for.
+const EXIT_PATIENCE_NS: u64 = 2_000_000_000;
+
+/// The hard limit is near: says so, has the watcher told, and ends the process if that was chosen.
+fn trip_fuse() {
+    let Some(trips) = HEAP.guard.trips(os::now_ns(), &HEAP.supply.page_heap) else { return };
+    let exits = OPTIONS.lock().fuse == Fuse::Exit;
+    let now = take_snapshot();
+    say_fuse(trips, &now.bytes.accounts(), now.limits.held, now.limits.hard_limit.unwrap_or(0), exits);
+    // Relaxed: flags, and the bell orders them.
+    HEAP.tell_fuse.store(true, Ordering::Relaxed);
+    HEAP.to_exit.store(exits, Ordering::Relaxed);
+    if HEAP.background.is_there() {
+        HEAP.background.ring();
+        if exits {
+            let never = AtomicU32::new(0);
+            os::wait_for(&never, 0, EXIT_PATIENCE_NS);
+            os::exit(EXIT_CODE_MEMORY);
+        }
+    } else {
+        tell_watcher();
+    }
+}
+
+/// What the background thread does all its life.
+extern "C" fn background_thread(_: *mut c_void) -> *mut c_void {
+    let (background, scavenger, page_heap) = (&HEAP.background, &HEAP.scavenger, &HEAP.supply.page_heap);
+    // Its own slots, for callbacks, which may allocate; between them it is in a slow path.
+    let mut mine = UNBORN;
+    set_current(BUSY);
+    background.begin();
+    page_heap.marks.set_free(usize::MAX);
+    loop {
+        let rings = background.rings();
+        if background.ends() {
+            break;
+        }
+        let now_ns = os::now_ns();
+        if scavenger.tick_if_due(now_ns, house()) {
+            HEAP.guard.look(now_ns, page_heap);
+        }
+        let slice = scavenger.work(RELEASE_SLICE_NS, house());
+        set_current(mine);
+        if page_heap.marks.answer(Call::Watch) {
+            HEAP.tell.store(true, Ordering::Relaxed);
+        }
+        tell_watcher();
+        mine = current_word();
+        set_current(BUSY);
+        match slice {
+            Slice::More if scavenger.is_urgent() => {}
+            Slice::More => background.sleep(rings, RELEASE_GAP_NS),
+            Slice::Done => background.sleep(rings, scavenger.ns_to_tick(os::now_ns()).max(RELEASE_GAP_NS)),
+            Slice::Calm => {
+                let wakes = scavenger.retain() != Retain::Keep;
+                page_heap.marks.set_free(if wakes { RETAIN_ALWAYS_BYTES } else { usize::MAX });
+                // What became free before the mark stood is seen here.
+                if !wakes || page_heap.free() <= RETAIN_ALWAYS_BYTES {
+                    background.park(rings);
+                }
+                page_heap.marks.set_free(usize::MAX);
+                scavenger.wake();
+            }
+        }
+    }
+    set_free_mark();
+    set_current(mine);
+    core::ptr::null_mut()
+}
+
 // ---- birth and death -----------------------------------------------------------------------------------------------
 
 /// A thread's first operation.
 #[cold]
-fn born(options: Options) -> Option<&'static Record> {
+fn born(options: &Options) -> Option<&'static Record> {
     if !is_started() {
         start(options);
     }
@@ -162,7 +429,10 @@ fn born(options: Options) -> Option<&'static Record> {
     // Relaxed: written before `started`.
     if let Some(key) = HEAP.exit_key.load(Ordering::Relaxed).checked_sub(1) {
         // If this fails, the end of the thread goes unnoticed, and its record is found by `reap_unnoticed`.
-        let _ = os::set_exit_value(key, core::ptr::from_ref(record).cast());
+        if os::set_exit_value(key, core::ptr::from_ref(record).cast()) {
+            // Only then can somebody else reach for the word: it is there until the thread's end says otherwise (I-word).
+            record.word.store(CURRENT.with(|current| core::ptr::from_ref(current).expose_provenance()), Ordering::Relaxed);
+        }
     }
     Some(record)
 }
@@ -175,18 +445,22 @@ fn is_started() -> bool {
 
 /// The heap's first operation: options and hooks.
 #[cold]
-fn start(options: Options) {
-    let _starting = HEAP.start.lock();
+fn start(options: &Options) {
+    let mut in_force = OPTIONS.lock();
     // Relaxed: the lock orders it.
     if HEAP.started.load(Ordering::Relaxed) {
         return;
     }
-    let mut options = options;
+    *in_force = *options;
     if let Some(text) = os::environment(c"FREESTONE") {
-        options.apply(text, complain);
+        in_force.apply(text, |complaint| complain("FREESTONE", complaint));
     }
-    HEAP.supply.set_check_every_exchange(options.check == Check::Exchange);
-    HEAP.supply.page_heap.set_huge_pages(options.huge_pages);
+    if let Some(text) = os::environment(c"FREESTONE_MEMORY_LIMIT")
+        && let Err(complaint) = in_force.set(b"memory_limit", text.trim_ascii())
+    {
+        complain("FREESTONE_MEMORY_LIMIT", complaint);
+    }
+    put_in_force(&in_force);
     // Relaxed: published by `started`.
     HEAP.exit_key.store(os::exit_key(thread_ends).map_or(0, |key| key + 1), Ordering::Relaxed);
     // If this fails there is no memory for a list entry of the C library; a fork then needs luck, as with any other allocator.
@@ -195,8 +469,27 @@ fn start(options: Options) {
     HEAP.started.store(true, Ordering::Release);
 }
 
+/// Tells every room what was chosen.
+fn put_in_force(options: &Options) {
+    let page_heap = &HEAP.supply.page_heap;
+    HEAP.supply.set_check_every_exchange(options.check == Check::Exchange);
+    page_heap.set_huge_pages(options.huge_pages);
+    HEAP.scavenger.set_retain(options.retain);
+    HEAP.background.choose(options.background, options.face);
+    if !HEAP.background.is_there() {
+        set_free_mark();
+    }
+    // Most programs have no limits: theirs are not put together out of files that nobody needs.
+    let is_limited = |limit: Limit| limit != Limit::None;
+    if is_limited(options.memory_limit) || is_limited(options.hard_limit) || is_started() {
+        HEAP.guard.set(options.memory_limit, options.hard_limit, page_heap);
+    }
+    // The next slow path looks whether there is to be a thread.
+    page_heap.marks.call(Call::Wake);
+}
+
 /// Says that a part of `FREESTONE` has no effect: one line each.
-fn complain(complaint: Complaint<'_>) {
+fn complain(variable: &str, complaint: Complaint<'_>) {
     let mut line = [0; 160];
     let mut length = 0;
     let mut add = |text: &[u8]| {
@@ -209,12 +502,16 @@ fn complain(complaint: Complaint<'_>) {
     };
     match complaint {
         Complaint::UnknownKey(key) => {
-            add(b"freestone: FREESTONE: unknown option '");
+            add(b"freestone: ");
+            add(variable.as_bytes());
+            add(b": unknown option '");
             add(key);
             add(b"' ignored");
         }
         Complaint::BadValue(key, value) => {
-            add(b"freestone: FREESTONE: option '");
+            add(b"freestone: ");
+            add(variable.as_bytes());
+            add(b": option '");
             add(key);
             add(b"' has no value '");
             add(value);
@@ -227,7 +524,7 @@ fn complain(complaint: Complaint<'_>) {
 
 /// Keeps signal handlers that allocate out of what the calling thread is doing: they are refused, because they might need its locks.
 fn undisturbed<R>(work: impl FnOnce() -> R) -> R {
-    let before = CURRENT.with(Cell::get);
+    let before = current_word();
     set_current(BUSY);
     let result = work();
     set_current(before);
@@ -254,6 +551,7 @@ unsafe extern "C" fn thread_ends(record: *mut c_void) {
 }
 
 fn leave_to_next(record: &'static Record) {
+    HEAP.recaller.retire(record, &HEAP.supply);
     // Relaxed: the registry's lock orders it.
     record.pooled_tick.store(HEAP.scavenger.now(), Ordering::Relaxed);
     record.set_life(Life::Pooled);
@@ -269,7 +567,8 @@ fn reap_unnoticed() {
     }
     let mut found = 0;
     // One that was left in the middle of a change is of no use.
-    for record in HEAP.registry.records().filter(|record| record.life() == Life::Active && !record.is_being_changed()) {
+    let is_whole = |record: &Record| !record.is_being_changed() || record.recalled.load(Ordering::Relaxed) != 0;
+    for record in HEAP.registry.records().filter(|record| record.life() == Life::Active && is_whole(record)) {
         let thread = record.thread.load(Ordering::Relaxed);
         // Two newborns may look at the same time; only the one that changes the number has the record.
         if thread != 0
@@ -290,7 +589,7 @@ fn reap_unnoticed() {
 /// The calling thread's record, if it has one and no slow path is under way.
 #[inline]
 fn current_record() -> Option<&'static Record> {
-    let slots = CURRENT.with(Cell::get);
+    let slots = current_word();
     // SAFETY: none of the empty heaps, so these are the hot slots of a record, which begin it.
     (!EmptyHeap::any_is(&EMPTY, slots)).then(|| unsafe { &*slots.cast::<Record>() })
 }
@@ -298,7 +597,7 @@ fn current_record() -> Option<&'static Record> {
 /// A block that the fast path did not have. Null: no memory.
 #[cold]
 #[inline(never)]
-pub(crate) fn alloc_slow(size: usize, align: usize, options: Options) -> *mut u8 {
+pub(crate) fn alloc_slow(size: usize, align: usize, options: &Options) -> *mut u8 {
     if let Some(class) = SizeClass::split(size, align)
         && let Some(block) = current_record().and_then(|record| record.alloc_quickly(class))
     {
@@ -312,7 +611,7 @@ pub(crate) fn alloc_slow(size: usize, align: usize, options: Options) -> *mut u8
 
 /// A block of any size. In the result `dirty` says how many of its bytes are not known to be zero. `None`: no memory.
 #[inline(never)]
-pub(crate) fn alloc_any(size: usize, align: usize, growing: Growing, options: Options) -> Option<LargeBlock> {
+pub(crate) fn alloc_any(size: usize, align: usize, growing: Growing, options: &Options) -> Option<LargeBlock> {
     slow_path(options, |record| match SizeClass::of(size, align) {
         Some(class) if growing == Growing::No => {
             let taken = insist(record, || match record {
@@ -346,7 +645,7 @@ fn release_idle(record: Option<&Record>) -> usize {
     if let Some(record) = record {
         record.drain(&HEAP.supply);
     }
-    HEAP.scavenger.release_all(&HEAP.supply, &HEAP.registry)
+    HEAP.scavenger.release_all(house())
 }
 
 /// Takes back a block that the fast path had no room for, or does not serve.
@@ -356,7 +655,7 @@ fn release_idle(record: Option<&Record>) -> usize {
 /// - `block` is a live block of this size and alignment, and the caller gives it up.
 #[cold]
 #[inline(never)]
-pub(crate) unsafe fn free_slow(block: NonNull<u8>, size: usize, align: usize, options: Options) {
+pub(crate) unsafe fn free_slow(block: NonNull<u8>, size: usize, align: usize, options: &Options) {
     if let Some(class) = SizeClass::split(size, align)
         && current_record().is_some_and(|record| record.free_quickly(block, class))
     {
@@ -387,7 +686,7 @@ pub(crate) unsafe fn resize_large(
     old: usize,
     new: usize,
     align: usize,
-    options: Options,
+    options: &Options,
 ) -> Option<NonNull<u8>> {
     let address = block.addr().get();
     slow_path(options, |_| match HEAP.supply.large.resize(address, new, align, &HEAP.supply.page_heap, &HEAP.supply.meta) {
@@ -442,11 +741,81 @@ pub(crate) fn check_free(block: NonNull<u8>, size: usize, align: usize) {
 
 /// See [`crate::snapshot()`].
 pub(crate) fn take_snapshot() -> Snapshot {
-    if is_busy(CURRENT.with(Cell::get)) {
+    if is_busy(current_word()) {
         // A signal handler that interrupted a slow path, whose locks it would wait for.
         return Snapshot { approximate: true, ..Snapshot::empty() };
     }
-    undisturbed(|| snapshot::take(&HEAP.supply, &HEAP.registry))
+    undisturbed(|| {
+        let mut snapshot = snapshot::take(&HEAP.supply, &HEAP.registry);
+        snapshot.limits = HEAP.guard.snapshot(&HEAP.supply.page_heap);
+        snapshot.events.recalls = HEAP.recaller.recalls();
+        snapshot.background_thread = HEAP.background.is_there();
+        snapshot
+    })
+}
+
+/// See [`crate::recent_pauses`].
+pub(crate) fn recent_pauses(into: &mut [Pause]) -> usize {
+    HEAP.supply.page_heap.pauses.recent(into)
+}
+
+/// The options in force.
+pub(crate) fn configuration() -> Options {
+    undisturbed(|| *OPTIONS.lock())
+}
+
+/// Changes options of the running heap.
+pub(crate) fn configure(change: impl FnOnce(&mut Options)) {
+    if is_busy(current_word()) {
+        // A signal handler that interrupted a slow path, whose locks it would wait for.
+        return;
+    }
+    if !is_started() {
+        // So that what the program registered with is known: it comes with the first allocation.
+        drop(core::hint::black_box(std::boxed::Box::new(0_u8)));
+    }
+    undisturbed(|| {
+        if !is_started() {
+            start(&Options::DEFAULT);
+        }
+        let mut options = OPTIONS.lock();
+        change(&mut options);
+        put_in_force(&options);
+    });
+    attend();
+}
+
+/// See [`crate::control::thread_idle`].
+pub(crate) fn thread_idle() {
+    let word = current_word();
+    if word != UNBORN && word != AWAY {
+        slow_path(&Options::DEFAULT, |record| record.inspect(|record| record.drain(&HEAP.supply)));
+    }
+}
+
+/// The limits in force.
+pub(crate) fn limits() -> crate::guard::LimitSnapshot {
+    if is_busy(current_word()) {
+        return crate::guard::LimitSnapshot::default();
+    }
+    undisturbed(|| HEAP.guard.snapshot(&HEAP.supply.page_heap))
+}
+
+/// See [`crate::control::held_bytes`].
+pub(crate) fn held_bytes() -> usize {
+    HEAP.supply.page_heap.held()
+}
+
+/// See [`crate::control::watch_held`].
+pub(crate) fn watch_held(watcher: Watcher) {
+    HEAP.guard.set_watcher(watcher);
+    HEAP.background.ask_for();
+    configure(|_| {});
+}
+
+/// See [`crate::control::set_watch_bounds`].
+pub(crate) fn set_watch_bounds(above: usize, below: usize) {
+    HEAP.guard.set_watch_bounds(above, below, &HEAP.supply.page_heap);
 }
 
 /// See [`crate::control::release_to_os`].
@@ -454,12 +823,12 @@ pub(crate) fn release_all() -> usize {
     if !is_started() {
         return 0;
     }
-    slow_path(Options::DEFAULT, release_idle).unwrap_or(0)
+    slow_path(&Options::DEFAULT, release_idle).unwrap_or(0)
 }
 
 /// See [`crate::control::sample_after`].
 pub(crate) fn sample_after(class: SizeClass, allocations: u32) -> bool {
-    let chosen = is_started().then(|| slow_path(Options::DEFAULT, |record| record?.sample_after(class, allocations).then_some(())));
+    let chosen = is_started().then(|| slow_path(&Options::DEFAULT, |record| record?.sample_after(class, allocations).then_some(())));
     chosen.flatten().flatten().is_some()
 }
 
@@ -471,7 +840,7 @@ pub(crate) fn sample_after(class: SizeClass, allocations: u32) -> bool {
 /// A handler that itself forks in the middle of a slow path does so without: its thread may hold some of these locks. The child is as good as
 /// its parent was, if that had one thread; if there were more, it must not allocate, which POSIX says anyway.
 unsafe extern "C" fn before_fork() {
-    let before = CURRENT.with(Cell::get);
+    let before = current_word();
     if before == FORKING {
         // A handler forks within a fork. Relaxed, here and in `finish_fork`: who has all the locks is alone.
         HEAP.forks_within.store(HEAP.forks_within.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
@@ -480,8 +849,10 @@ unsafe extern "C" fn before_fork() {
         return;
     }
     set_current(BUSY);
-    HEAP.start.before_fork();
+    OPTIONS.before_fork();
+    HEAP.guard.before_fork();
     HEAP.scavenger.before_fork();
+    HEAP.recaller.before_fork();
     HEAP.registry.before_fork();
     HEAP.supply.before_fork();
     HEAP.forking.store(before.cast_mut(), Ordering::Relaxed);
@@ -490,7 +861,7 @@ unsafe extern "C" fn before_fork() {
 
 /// Gives the locks back and has `work` done, which may take them.
 fn finish_fork(work: impl FnOnce()) {
-    if CURRENT.with(Cell::get) != FORKING {
+    if current_word() != FORKING {
         return;
     }
     if let Some(within) = HEAP.forks_within.load(Ordering::Relaxed).checked_sub(1) {
@@ -501,8 +872,10 @@ fn finish_fork(work: impl FnOnce()) {
     set_current(BUSY);
     HEAP.supply.after_fork();
     HEAP.registry.after_fork();
+    HEAP.recaller.after_fork();
     HEAP.scavenger.after_fork();
-    HEAP.start.after_fork();
+    HEAP.guard.after_fork();
+    OPTIONS.after_fork();
     HEAP.supply.look_again_after_fork();
     work();
     set_current(before);
@@ -516,7 +889,10 @@ unsafe extern "C" fn after_fork_in_parent() {
 /// are kept, their blocks are booked as lost.
 unsafe extern "C" fn after_fork_in_child() {
     leave_others_behind();
+    HEAP.guard.after_fork_in_child();
+    HEAP.background.after_fork_in_child();
     finish_fork(|| {
+        set_free_mark();
         HEAP.registry.rebuild_pool(|record| record.life() == Life::Pooled);
         book_losses();
     });

@@ -1,4 +1,4 @@
-//! Floor 10. Freestone: a global allocator cut from mmap'd pages, with thread caches in front and exact numbers inside.
+//! Floor 11. Freestone: a global allocator cut from mmap'd pages, with thread caches in front and exact numbers inside.
 //!
 //! ```
 //! use freestone::Freestone;
@@ -95,6 +95,7 @@ cfg_select! {
     }
     _ => {
         mod atomic;
+        mod background;
         mod central;
         mod config;
         pub mod control;
@@ -102,13 +103,17 @@ cfg_select! {
         mod depot;
         mod fatal;
         mod global_alloc;
+        mod guard;
         mod heap;
         mod large;
         mod magazine;
         mod meta;
+        mod limit;
         mod options;
         mod os;
         mod page_heap;
+        mod pauses;
+        mod recall;
         mod retention;
         mod sampling;
         mod scavenger;
@@ -117,12 +122,15 @@ cfg_select! {
         mod snapshot;
         mod span;
         mod supply;
+        mod surroundings;
         mod sync;
         mod thread_cache;
         mod units;
 
         pub use global_alloc::Freestone;
-        pub use options::{Check, HugePages, Options};
+        pub use guard::LimitSnapshot;
+        pub use options::{Background, Check, Fuse, HugePages, Limit, Options, Retain};
+        pub use pauses::{PAUSES_KEPT, Pause, PauseKind, PauseSummary};
         pub use snapshot::{Bytes, CLASSES, ClassSnapshot, Events, LargeSnapshot, Snapshot};
     }
 }
@@ -138,4 +146,12 @@ cfg_select! {
 #[cfg(not(loom))]
 pub fn snapshot() -> Snapshot {
     heap::take_snapshot()
+}
+
+/// The latest slow paths that took longer than 100 µs, and the latest releases of memory, oldest first: at most [`PAUSES_KEPT`] of them.
+/// Fills `into` from its start and says how many there were. Allocates nothing, takes no lock.
+#[must_use]
+#[cfg(not(loom))]
+pub fn recent_pauses(into: &mut [Pause]) -> usize {
+    heap::recent_pauses(into)
 }

@@ -27,7 +27,101 @@ pub enum HugePages {
     Always,
 }
 
-/// The options in force. Built by [`crate::Freestone`]'s builder methods, then overridden by the environment.
+/// How much free memory is kept for the next phase of the program; the rest goes back to the operating system.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Retain {
+    /// None: what becomes free goes back at the next tick, a tenth of a second later. Least memory, most page faults.
+    Off,
+    /// What the program needed at most in the last `window_ms`, and `percent` of it more. What lies above goes back in `steps` equal parts,
+    /// one per tick of a tenth of a second.
+    Peak {
+        /// Kept above the recent peak, in percent of it.
+        percent: u16,
+        /// How long a peak is remembered, in milliseconds. At least 100.
+        window_ms: u16,
+        /// In how many ticks an excess goes back. At least 1.
+        steps: u8,
+    },
+    /// All of it, until somebody asks or a limit is near.
+    Keep,
+}
+
+impl Retain {
+    /// The peak of the last five seconds and a tenth more, the rest in eight steps.
+    pub const DEFAULT: Self = Self::Peak { percent: 10, window_ms: 5000, steps: 8 };
+    /// Percentages above this are taken for it.
+    const PERCENT_MAX: u16 = 1000;
+
+    /// As one number, for a place that many threads read.
+    pub(crate) const fn pack(self) -> u64 {
+        match self {
+            Self::Off => 1,
+            Self::Keep => 2,
+            Self::Peak { percent, window_ms, steps } => {
+                let window_ms = if window_ms < 100 { 100 } else { window_ms };
+                let steps = if steps == 0 { 1 } else { steps };
+                let percent = if percent > Self::PERCENT_MAX { Self::PERCENT_MAX } else { percent };
+                3 | (steps as u64) << 8 | (percent as u64) << 16 | (window_ms as u64) << 32
+            }
+        }
+    }
+
+    /// What [`pack`](Self::pack) was given; zero is the default.
+    pub(crate) const fn unpack(packed: u64) -> Self {
+        match packed as u8 {
+            1 => Self::Off,
+            2 => Self::Keep,
+            3 => Self::Peak { percent: (packed >> 16) as u16, window_ms: (packed >> 32) as u16, steps: (packed >> 8) as u8 },
+            _ => Self::DEFAULT,
+        }
+    }
+}
+
+/// Whether a thread of the allocator's own gives memory back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Background {
+    /// Once there is enough to give back: 32 MiB for a second, or 64 MiB at any moment, or somebody waits for pressure. The default.
+    Auto,
+    /// From the first slow path on.
+    On,
+    /// Never: running threads do it on their slow paths, and a program that sleeps keeps what it has. Whoever frees so much that 64 MiB are
+    /// idle gives them back on the spot.
+    Off,
+}
+
+/// How much memory the heap may hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Limit {
+    /// As much as there is.
+    None,
+    /// So many bytes.
+    Bytes(usize),
+    /// So many percent, 1 to 100, of what the machine has or the control group allows, whichever is less.
+    Percent(u8),
+}
+
+/// What happens when 95 % of the hard limit are reached, after one line on standard error and the pressure callbacks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Fuse {
+    /// The program goes on; at the limit allocations fail. The default.
+    Off,
+    /// The process ends in an orderly way, with exit code 137, which container platforms read as out of memory.
+    Exit,
+}
+
+/// From where programs call. Where calls come from C, a process that has no second thread is not given one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Face {
+    Rust,
+    C,
+}
+
+/// The options in force. Built by [`crate::Freestone`]'s builder methods, then overridden by the environment; most can be changed at run time
+/// through [`crate::control`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Options {
@@ -35,6 +129,18 @@ pub struct Options {
     pub check: Check,
     /// See [`HugePages`]. Key `huge_pages`, values `auto`, `never` and `always`.
     pub huge_pages: HugePages,
+    /// See [`Retain`]. Key `retain`, values `off`, `default`, `keep`, or a percentage such as `25%`, which is kept above the recent peak.
+    pub retain: Retain,
+    /// See [`Background`]. Key `background`, values `auto`, `on` and `off`.
+    pub background: Background,
+    /// The soft limit: memory is given back to stay below it, but no allocation fails for it. Key `memory_limit` or the variable
+    /// `FREESTONE_MEMORY_LIMIT`, values such as `2GiB` (units `B`, `KiB`, `MiB`, `GiB`, `TiB`), `90%`, `none`.
+    pub memory_limit: Limit,
+    /// The hard limit: allocations that would pass it fail. Key `hard_limit`, values as for `memory_limit`.
+    pub hard_limit: Limit,
+    /// See [`Fuse`]. Key `fuse`, values `off` and `exit`.
+    pub fuse: Fuse,
+    pub(crate) face: Face,
 }
 
 /// Something in the text that has no effect, to be reported on a line of its own.
@@ -48,7 +154,16 @@ pub(crate) enum Complaint<'a> {
 
 impl Options {
     /// What holds when nobody chooses.
-    pub(crate) const DEFAULT: Self = Self { check: Check::Sampled, huge_pages: HugePages::Auto };
+    pub(crate) const DEFAULT: Self = Self {
+        check: Check::Sampled,
+        huge_pages: HugePages::Auto,
+        retain: Retain::DEFAULT,
+        background: Background::Auto,
+        memory_limit: Limit::None,
+        hard_limit: Limit::None,
+        fuse: Fuse::Off,
+        face: Face::Rust,
+    };
 
     /// Applies `text`, entry by entry from left to right, so that the last one wins. Empty entries are fine.
     pub(crate) fn apply<'a>(&mut self, text: &'a [u8], mut complain: impl FnMut(Complaint<'a>)) {
@@ -66,18 +181,84 @@ impl Options {
         }
     }
 
-    fn set<'a>(&mut self, key: &'a [u8], value: &'a [u8]) -> Result<(), Complaint<'a>> {
-        match (key, value) {
-            (b"check", b"sampled") => self.check = Check::Sampled,
-            (b"check", b"exchange") => self.check = Check::Exchange,
-            (b"huge_pages", b"auto") => self.huge_pages = HugePages::Auto,
-            (b"huge_pages", b"never") => self.huge_pages = HugePages::Never,
-            (b"huge_pages", b"always") => self.huge_pages = HugePages::Always,
-            (b"check" | b"huge_pages", _) => return Err(Complaint::BadValue(key, value)),
+    /// Applies one option. A value that is not understood changes nothing.
+    pub(crate) fn set<'a>(&mut self, key: &'a [u8], value: &'a [u8]) -> Result<(), Complaint<'a>> {
+        match key {
+            b"check" => {
+                let values: [(&[u8], _); 2] = [(b"sampled", Check::Sampled), (b"exchange", Check::Exchange)];
+                choose(&mut self.check, value, &values)
+            }
+            b"huge_pages" => {
+                let values: [(&[u8], _); 3] =
+                    [(b"auto", HugePages::Auto), (b"never", HugePages::Never), (b"always", HugePages::Always)];
+                choose(&mut self.huge_pages, value, &values)
+            }
+            b"background" => {
+                let values: [(&[u8], _); 3] = [(b"auto", Background::Auto), (b"on", Background::On), (b"off", Background::Off)];
+                choose(&mut self.background, value, &values)
+            }
+            b"fuse" => {
+                let values: [(&[u8], _); 2] = [(b"off", Fuse::Off), (b"exit", Fuse::Exit)];
+                choose(&mut self.fuse, value, &values)
+            }
+            b"retain" => put(&mut self.retain, parse_retain(value)),
+            b"memory_limit" => put(&mut self.memory_limit, parse_limit(value)),
+            b"hard_limit" => put(&mut self.hard_limit, parse_limit(value)),
             _ => return Err(Complaint::UnknownKey(key)),
         }
-        Ok(())
+        .ok_or(Complaint::BadValue(key, value))
     }
+}
+
+/// Sets `option` to what `value` stands for.
+fn choose<T: Copy>(option: &mut T, value: &[u8], values: &[(&[u8], T)]) -> Option<()> {
+    put(option, values.iter().find(|(name, _)| *name == value).map(|(_, meaning)| *meaning))
+}
+
+fn put<T>(option: &mut T, value: Option<T>) -> Option<()> {
+    *option = value?;
+    Some(())
+}
+
+/// Digits, and nothing but digits.
+fn parse_number(text: &[u8]) -> Option<u64> {
+    if text.is_empty() {
+        return None;
+    }
+    text.iter().try_fold(0_u64, |number, &byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+fn parse_retain(value: &[u8]) -> Option<Retain> {
+    match value {
+        b"off" => Some(Retain::Off),
+        b"default" => Some(Retain::DEFAULT),
+        b"keep" => Some(Retain::Keep),
+        _ => {
+            let percent = parse_number(value.strip_suffix(b"%")?)?;
+            let percent = u16::try_from(percent).ok().filter(|&percent| percent <= Retain::PERCENT_MAX)?;
+            let Retain::Peak { window_ms, steps, .. } = Retain::DEFAULT else { return None };
+            Some(Retain::Peak { percent, window_ms, steps })
+        }
+    }
+}
+
+/// A number of bytes without a unit, with one of those of GOMEMLIMIT, or a percentage. A limit of nothing is none that anybody means.
+fn parse_limit(value: &[u8]) -> Option<Limit> {
+    const UNITS: [(&[u8], u32); 5] = [(b"KiB", 10), (b"MiB", 20), (b"GiB", 30), (b"TiB", 40), (b"B", 0)];
+    if value == b"none" {
+        return Some(Limit::None);
+    }
+    if let Some(percent) = value.strip_suffix(b"%") {
+        let percent = parse_number(percent.trim_ascii())?;
+        return (1..=100).contains(&percent).then_some(Limit::Percent(percent as u8));
+    }
+    let with_unit = UNITS.iter().find_map(|(unit, shift)| Some((value.strip_suffix(*unit)?, *shift)));
+    let (digits, shift) = with_unit.unwrap_or((value, 0));
+    let bytes = parse_number(digits.trim_ascii())?.checked_mul(1 << shift)?;
+    (bytes > 0).then_some(Limit::Bytes(usize::try_from(bytes).ok()?))
 }
 
 #[cfg(test)]
@@ -100,14 +281,14 @@ mod tests {
     #[test]
     fn the_last_entry_wins_and_spaces_are_fine() {
         let (options, complaints) = applied(" check : exchange , huge_pages:never,huge_pages:always");
-        assert_eq!(options, Options { check: Check::Exchange, huge_pages: HugePages::Always });
+        assert_eq!(options, Options { check: Check::Exchange, huge_pages: HugePages::Always, ..Options::DEFAULT });
         assert_eq!(complaints, []);
     }
 
     #[test]
     fn what_is_not_understood_is_named_and_the_rest_holds() {
         let (options, complaints) = applied("chek:exchange,check:maybe,check,huge_pages:never,\u{fffd}");
-        assert_eq!(options, Options { check: Check::Sampled, huge_pages: HugePages::Never });
+        assert_eq!(options, Options { huge_pages: HugePages::Never, ..Options::DEFAULT });
         assert_eq!(
             complaints,
             [
@@ -120,6 +301,67 @@ mod tests {
     }
 
     #[test]
+    fn every_option_can_be_written() {
+        let text = "retain:keep,background:off,memory_limit:2GiB,hard_limit:90%,fuse:exit";
+        let (options, complaints) = applied(text);
+        assert_eq!(complaints, []);
+        let expected = Options {
+            retain: Retain::Keep,
+            background: Background::Off,
+            memory_limit: Limit::Bytes(2 << 30),
+            hard_limit: Limit::Percent(90),
+            fuse: Fuse::Exit,
+            ..Options::DEFAULT
+        };
+        assert_eq!(options, expected);
+        assert_eq!(applied(&format!("{text},retain:default,background:auto,memory_limit:none,hard_limit:none,fuse:off")).0, Options::DEFAULT);
+    }
+
+    #[test]
+    fn limits_are_sizes_or_shares() {
+        let good: [(&str, Limit); 9] = [
+            ("none", Limit::None),
+            ("1", Limit::Bytes(1)),
+            ("7B", Limit::Bytes(7)),
+            ("64 KiB", Limit::Bytes(64 << 10)),
+            ("512MiB", Limit::Bytes(512 << 20)),
+            ("2GiB", Limit::Bytes(2 << 30)),
+            ("3TiB", Limit::Bytes(3 << 40)),
+            ("1%", Limit::Percent(1)),
+            ("100%", Limit::Percent(100)),
+        ];
+        for (text, limit) in good {
+            assert_eq!(parse_limit(text.as_bytes()), Some(limit), "{text}");
+        }
+        let bad = [
+            "", "0", "0GiB", "GiB", "-1", "+1", "1.5GiB", "2GB", "2gib", "2G", "0%", "101%", "%", "1e9", "18446744073709551616",
+            "18446744073709551615TiB", "2GiB ", "none ", "\u{ff12}GiB",
+        ];
+        for text in bad {
+            assert_eq!(parse_limit(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_to_retain_is_a_word_or_a_share() {
+        assert_eq!(parse_retain(b"0%"), Some(Retain::Peak { percent: 0, window_ms: 5000, steps: 8 }));
+        assert_eq!(parse_retain(b"1000%"), Some(Retain::Peak { percent: 1000, window_ms: 5000, steps: 8 }));
+        for text in ["", "%", "10", "1001%", "-1%", "on", "Off", "keep "] {
+            assert_eq!(parse_retain(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_to_retain_fits_into_a_number() {
+        for retain in [Retain::Off, Retain::Keep, Retain::DEFAULT, Retain::Peak { percent: 1000, window_ms: u16::MAX, steps: u8::MAX }] {
+            assert_eq!(Retain::unpack(retain.pack()), retain);
+        }
+        assert_eq!(Retain::unpack(0), Retain::DEFAULT);
+        let clamped = Retain::unpack(Retain::Peak { percent: u16::MAX, window_ms: 0, steps: 0 }.pack());
+        assert_eq!(clamped, Retain::Peak { percent: 1000, window_ms: 100, steps: 1 });
+    }
+
+    #[test]
     fn no_bytes_at_all_can_harm() {
         let mut options = Options::DEFAULT;
         let mut state = 1_u64;
@@ -127,7 +369,7 @@ mod tests {
             let mut text = vec![0_u8; length % 97];
             for byte in &mut text {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                *byte = b"check:exchange,huge_pages\0\xff"[(state >> 33) as usize % 27];
+                *byte = b"check:exchange,huge_pages\0\xffmory_limit:9%GiBretain"[(state >> 33) as usize % 49];
             }
             let mut entries = 0;
             options.apply(&text, |_| entries += 1);

@@ -1,64 +1,124 @@
-//! Floor 8. Gives memory back: a little at every tick, or all of it when asked.
+//! Floor 9. Gives memory back: a little at every tick, or all of it when asked.
 //!
-//! In this form it has no thread of its own: slow paths look at the clock now and then, and the first one to find a tick due does the
-//! work, which [`Retention`] keeps small.
+//! A tick decides how much ([`Retention`]); what was decided is then worked off in slices of a millisecond, by the background thread, or
+//! where there is none by threads on their slow paths. What goes first: caches of ended threads, what lies idle in depots and in caches of
+//! threads that sleep; then free pages, whole steps and those that have been free for the longest first; last what is free within
+//! spans that have a block or two left.
 
-use crate::atomic::{AtomicU32, AtomicU64, Ordering};
-use crate::config::{POOLED_RECORD_TICKS, TICK_NS};
+use crate::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::config::{
+    ASSIST_SLICE_NS, BREAK_UP_TICKS, IDLE_TICKS, POOLED_RECORD_TICKS, PRESSURE_PERCENT, RELEASE_GAP_NS, RETAIN_ALWAYS_BYTES,
+    SURROUNDINGS_NS, TICK_NS,
+};
 use crate::counters::Event;
-use crate::page_heap::Thorough;
-use crate::retention::Retention;
-use crate::supply::Supply;
+use crate::options::Retain;
+use crate::os;
+use crate::page_heap::Rested;
+use crate::pauses::PauseKind;
+use crate::retention::{Allowance, Demand, Retention};
+use crate::size_class::SizeClass;
+use crate::recall::Recaller;
+use crate::supply::{Supply, WithinSpans};
+use crate::surroundings;
 use crate::sync::{Lock, Rank};
-use crate::thread_cache::record::{Life, Record};
+use crate::thread_cache::record::{HotSlots, Life, Record};
 use crate::thread_cache::registry::Registry;
+
+/// After so many ticks without anything to do nobody need look any more.
+const CALM_TICKS: u32 = 3 * IDLE_TICKS;
+
+/// What is decided and worked off by one thread at a time.
+struct Work {
+    retention: Retention,
+    allowance: Allowance,
+    /// What lay in each class's depot when it was looked at last.
+    depots: [u64; SizeClass::COUNT],
+    /// The next class whose depot is looked at in this round; at the end all have been.
+    next_depot: usize,
+    /// How many records of threads have been looked at in this round.
+    next_record: usize,
+    /// Free memory within spans is looked for.
+    within: WithinSpans,
+    /// When the kernel was asked whether programs wait for memory.
+    asked_ns: u64,
+    calm_ticks: u32,
+}
 
 /// The scavenger of a heap.
 pub(crate) struct Scavenger {
     /// When the last tick was.
     last_ns: AtomicU64,
     ticks: AtomicU32,
-    retention: Lock<Retention>,
+    /// See [`Retain::pack`].
+    retain: AtomicU64,
+    /// Bytes that this tick still has to give back.
+    owed: AtomicUsize,
+    /// All that is free is to go, at once.
+    is_urgent: AtomicBool,
+    /// The last slice was too short.
+    has_more: AtomicBool,
+    /// No slice before this time.
+    next_slice_ns: AtomicU64,
+    /// Threads that have not seen this number yet give up their caches.
+    sheds: AtomicU32,
+    work: Lock<Work>,
 }
 
+/// What a slice of work came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Slice {
+    /// There is more to do.
+    More,
+    /// That is all for this tick.
+    Done,
+    /// And there was nothing to do for long: the next reason will make itself heard.
+    Calm,
+}
+
+/// The rooms that are shared by all threads.
+#[derive(Clone, Copy)]
+pub(crate) struct House<'a> {
+    pub(crate) supply: &'a Supply,
+    pub(crate) registry: &'static Registry<Record>,
+    pub(crate) recaller: &'a Recaller,
+    /// The empty heap of threads whose caches were taken.
+    pub(crate) away: *const HotSlots,
+}
+
+// Relaxed for all atomics in here: times, counts and wishes; the lock orders the work.
 impl Scavenger {
     pub(crate) const fn new() -> Self {
         Self {
             last_ns: AtomicU64::new(0),
             ticks: AtomicU32::new(0),
-            retention: Lock::new(Rank::Scavenger, Retention::new()),
+            retain: AtomicU64::new(0),
+            owed: AtomicUsize::new(0),
+            is_urgent: AtomicBool::new(false),
+            has_more: AtomicBool::new(false),
+            next_slice_ns: AtomicU64::new(0),
+            sheds: AtomicU32::new(0),
+            work: Lock::new(
+                Rank::Scavenger,
+                Work {
+                    retention: Retention::new(),
+                    allowance: Allowance::new(),
+                    depots: [0; SizeClass::COUNT],
+                    next_depot: 0,
+                    next_record: 0,
+                    within: WithinSpans::new(),
+                    asked_ns: 0,
+                    calm_ticks: 0,
+                },
+            ),
         }
     }
 
-    /// Does a tick's work if one is due and nobody else does it.
-    pub(crate) fn tick_if_due(&self, now_ns: u64, supply: &Supply, registry: &Registry<Record>) {
-        // Relaxed, here and below: times and counts; the exchange picks one thread.
-        let last = self.last_ns.load(Ordering::Relaxed);
-        if now_ns.saturating_sub(last) < TICK_NS {
-            return;
-        }
-        if self.last_ns.compare_exchange(last, now_ns, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-            self.tick(now_ns, supply, registry);
-        }
+    pub(crate) fn set_retain(&self, retain: Retain) {
+        self.retain.store(retain.pack(), Ordering::Relaxed);
     }
 
-    #[cold]
-    fn tick(&self, now_ns: u64, supply: &Supply, registry: &Registry<Record>) {
-        supply.counters().count(Event::Tick);
-        let tick = self.ticks.fetch_add(1, Ordering::Relaxed) + 1;
-        let page_heap = &supply.page_heap;
-        page_heap.set_tick(tick);
-        drain_pooled(registry, supply, |record| {
-            tick.wrapping_sub(record.pooled_tick.load(Ordering::Relaxed)) >= POOLED_RECORD_TICKS
-        });
-        let bytes = match self.retention.try_lock() {
-            Some(mut retention) => retention.tick(now_ns, page_heap.in_use(), page_heap.take_peak(), page_heap.dirty()),
-            None => 0,
-        };
-        if bytes > 0 {
-            // Pages that became free since the last tick are left alone: they may be wanted again at once.
-            page_heap.release(bytes, tick.wrapping_sub(1), Thorough::No);
-        }
+    pub(crate) fn retain(&self) -> Retain {
+        Retain::unpack(self.retain.load(Ordering::Relaxed))
     }
 
     /// The number of the current tick, for ages.
@@ -66,29 +126,244 @@ impl Scavenger {
         self.ticks.load(Ordering::Relaxed)
     }
 
+    /// How long it is until the next tick.
+    pub(crate) fn ns_to_tick(&self, now_ns: u64) -> u64 {
+        TICK_NS.saturating_sub(now_ns.saturating_sub(self.last_ns.load(Ordering::Relaxed)))
+    }
+
+    /// Is there something left to do from the last slice?
+    pub(crate) fn has_more(&self, now_ns: u64) -> bool {
+        self.has_more.load(Ordering::Relaxed) && now_ns >= self.next_slice_ns.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_urgent(&self) -> bool {
+        self.is_urgent.load(Ordering::Relaxed)
+    }
+
+    /// From now on all that is free goes, as fast as it can. `false`: it was so already.
+    pub(crate) fn urge(&self) -> bool {
+        !self.is_urgent.load(Ordering::Relaxed) && !self.is_urgent.swap(true, Ordering::Relaxed)
+    }
+
+    /// Something happened after a long calm.
+    pub(crate) fn wake(&self) {
+        if let Some(mut work) = self.work.try_lock() {
+            work.calm_ticks = 0;
+            work.within.hope();
+        }
+    }
+
+    /// A number that changes when threads are to give up their caches.
+    pub(crate) fn sheds(&self) -> u32 {
+        self.sheds.load(Ordering::Relaxed)
+    }
+
+    /// Decides what is to be done, if a tick is due and nobody else does. `true`: this was a tick.
+    pub(crate) fn tick_if_due(&self, now_ns: u64, house: House<'_>) -> bool {
+        let last = self.last_ns.load(Ordering::Relaxed);
+        if now_ns.saturating_sub(last) < TICK_NS {
+            return false;
+        }
+        if self.last_ns.compare_exchange(last, now_ns, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+            return false;
+        }
+        let Some(mut work) = self.work.try_lock() else { return false };
+        self.tick(&mut work, now_ns, house);
+        true
+    }
+
+    #[cold]
+    fn tick(&self, work: &mut Work, now_ns: u64, house: House<'_>) {
+        let (supply, page_heap) = (house.supply, &house.supply.page_heap);
+        supply.counters().count(Event::Tick);
+        let tick = self.ticks.fetch_add(1, Ordering::Relaxed) + 1;
+        page_heap.set_tick(tick);
+        if tick.is_multiple_of(IDLE_TICKS) {
+            (work.next_depot, work.next_record) = (0, 0);
+        }
+        // What nobody can give back is in use.
+        let within = if work.within.is_exhausted() { 0 } else { supply.free_within_spans() };
+        let demand = Demand {
+            in_use: page_heap.in_use().saturating_sub(within),
+            peak: page_heap.take_peak().saturating_sub(within),
+            free: page_heap.free() + within,
+        };
+        let retain = self.retain();
+        let mut bytes = work.retention.tick(now_ns, demand, retain);
+        let near = page_heap.marks.is_near(page_heap.held());
+        if near || self.is_under_pressure(work, now_ns, demand.free) {
+            bytes = usize::MAX;
+            self.is_urgent.store(true, Ordering::Relaxed);
+            if near {
+                self.sheds.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        self.owed.store(bytes, Ordering::Relaxed);
+        if bytes > 0 {
+            work.within.tick(near);
+        }
+        let is_calm = demand.free <= RETAIN_ALWAYS_BYTES || retain == Retain::Keep;
+        work.calm_ticks = if is_calm { work.calm_ticks.saturating_add(1) } else { 0 };
+    }
+
+    /// Does the kernel say that programs wait for memory? Asked once a second, and only where there is something to give.
+    fn is_under_pressure(&self, work: &mut Work, now_ns: u64, free: usize) -> bool {
+        if free <= RETAIN_ALWAYS_BYTES || now_ns.saturating_sub(work.asked_ns) < SURROUNDINGS_NS {
+            return false;
+        }
+        work.asked_ns = now_ns;
+        surroundings::pressure_percent().is_some_and(|percent| percent >= PRESSURE_PERCENT)
+    }
+
+    /// Works for about so long on what was decided, unless somebody else does.
+    pub(crate) fn work(&self, slice_ns: u64, house: House<'_>) -> Slice {
+        let began_ns = os::now_ns();
+        let is_urgent = self.is_urgent.load(Ordering::Relaxed);
+        if !is_urgent && began_ns < self.next_slice_ns.load(Ordering::Relaxed) {
+            return Slice::More;
+        }
+        let Some(mut work) = self.work.try_lock() else { return Slice::Done };
+        if !is_urgent && work.allowance.at(began_ns) == 0 {
+            return Slice::Done;
+        }
+        let mut now_ns = began_ns;
+        let end_ns = began_ns + slice_ns;
+        let mut more = true;
+        while more && now_ns < end_ns {
+            more = self.do_something(&mut work, house);
+            now_ns = os::now_ns();
+        }
+        work.allowance.spend(now_ns - began_ns);
+        self.next_slice_ns.store(now_ns + RELEASE_GAP_NS, Ordering::Relaxed);
+        self.has_more.store(more, Ordering::Relaxed);
+        if more {
+            return Slice::More;
+        }
+        self.is_urgent.store(false, Ordering::Relaxed);
+        self.owed.store(0, Ordering::Relaxed);
+        if work.calm_ticks >= CALM_TICKS { Slice::Calm } else { Slice::Done }
+    }
+
+    /// One thing that takes a fraction of a millisecond. `false`: there is nothing left to do.
+    fn do_something(&self, work: &mut Work, house: House<'_>) -> bool {
+        let tick = self.now();
+        let House { supply, registry, recaller, .. } = house;
+        let is_due = |record: &Record| tick.wrapping_sub(record.pooled_tick.load(Ordering::Relaxed)) >= POOLED_RECORD_TICKS;
+        if drain_pooled(registry, supply, is_due) {
+            return true;
+        }
+        if let Some(class) = SizeClass::all().nth(work.next_depot) {
+            // What lies there as it lay a second ago is of no use to anybody.
+            let lies_there = supply.depot_stamp(class);
+            let is_idle = lies_there != 0 && lies_there == work.depots[class.index()];
+            if is_idle && supply.drain_some_of_depot(class) {
+                work.depots[class.index()] = supply.depot_stamp(class);
+                return true;
+            }
+            work.depots[class.index()] = lies_there;
+            work.next_depot += 1;
+            return true;
+        }
+        if let Some(record) = registry.records().nth(work.next_record) {
+            work.next_record += 1;
+            if record.life() == Life::Active && record.is_idle() {
+                recaller.recall(record, house.away, supply);
+            }
+            return true;
+        }
+        let owed = self.owed.load(Ordering::Relaxed);
+        if owed == 0 {
+            return false;
+        }
+        let rested = if self.is_urgent.load(Ordering::Relaxed) {
+            Rested::any(tick)
+        } else {
+            // Pages that became free since the last tick are left alone: they may be wanted again at once.
+            Rested { until: tick.wrapping_sub(1), broken_until: tick.wrapping_sub(BREAK_UP_TICKS) }
+        };
+        let released = self.release_some(rested, supply).or_else(|()| supply.release_within_spans(&mut work.within));
+        match released {
+            Ok(bytes) => {
+                self.owed.store(owed.saturating_sub(bytes), Ordering::Relaxed);
+                true
+            }
+            Err(()) => false,
+        }
+    }
+
+    /// One call that gives memory back, and remembers how long it took.
+    fn release_some(&self, rested: Rested, supply: &Supply) -> Result<usize, ()> {
+        let began_ns = os::now_ns();
+        let released = supply.page_heap.release_some(rested, os::address_space_is_limited())?;
+        let now_ns = os::now_ns();
+        supply.page_heap.pauses.remember(PauseKind::Release, now_ns, now_ns - began_ns, released);
+        Ok(released)
+    }
+
+    /// Gives back so much as fast as possible, but for no longer than an assist may take; says how much it was, and how long it took.
+    pub(crate) fn assist(&self, bytes: usize, supply: &Supply) -> (usize, u64) {
+        let began_ns = os::now_ns();
+        let (mut released, mut now_ns) = (0, began_ns);
+        while released < bytes && now_ns - began_ns < ASSIST_SLICE_NS {
+            let Ok(some) = supply.page_heap.release_some(Rested::any(self.now()), false) else { break };
+            released += some;
+            now_ns = os::now_ns();
+        }
+        if released > 0 {
+            supply.page_heap.pauses.remember(PauseKind::Assist, now_ns, now_ns - began_ns, released);
+        }
+        (released, now_ns - began_ns)
+    }
+
+    /// So much became free at once, and nobody is there who would give it back in time: whoever freed it does.
+    pub(crate) fn drop_now(&self, supply: &Supply) {
+        let page_heap = &supply.page_heap;
+        while page_heap.free() > RETAIN_ALWAYS_BYTES.max(page_heap.in_use() / 10) {
+            if self.release_some(Rested::any(self.now()), supply).is_err() {
+                break;
+            }
+        }
+    }
+
     /// Gives back all memory that no program and no living thread's cache has; says how many bytes it was.
-    pub(crate) fn release_all(&self, supply: &Supply, registry: &Registry<Record>) -> usize {
-        drain_pooled(registry, supply, |_| true);
+    pub(crate) fn release_all(&self, house: House<'_>) -> usize {
+        let House { supply, registry, .. } = house;
+        let began_ns = os::now_ns();
+        for _ in 0..registry.pooled() {
+            if !drain_pooled(registry, supply, |_| true) {
+                break;
+            }
+        }
         supply.drain_depots();
-        supply.page_heap.release(usize::MAX, self.now(), Thorough::Yes)
+        let mut released = supply.page_heap.release_all(Rested::any(self.now()));
+        let mut within = WithinSpans::new();
+        within.tick(true);
+        while let Ok(some) = supply.release_within_spans(&mut within) {
+            released += some;
+        }
+        let now_ns = os::now_ns();
+        supply.page_heap.pauses.remember(PauseKind::ReleaseAll, now_ns, now_ns - began_ns, released);
+        released
     }
 
     pub(crate) fn before_fork(&self) {
-        self.retention.before_fork();
+        self.work.before_fork();
     }
 
     pub(crate) fn after_fork(&self) {
-        self.retention.after_fork();
+        self.work.after_fork();
     }
 }
 
-/// Empties the records of ended threads that `which` chooses, one after the other: the others stay in the pool, or a thread that is born
-/// meanwhile would make a new one, for good.
-fn drain_pooled(registry: &Registry<Record>, supply: &Supply, which: impl Fn(&Record) -> bool) {
-    for _ in 0..registry.pooled() {
-        let Some(record) = registry.take_pooled(|record| !record.is_empty() && which(record)) else { break };
-        debug_assert_eq!(record.life(), Life::Pooled);
-        record.drain(supply);
-        registry.pool_last(record);
+/// Empties the record of an ended thread that `which` chooses, if there is one. It goes below the others in the pool: it is the coldest.
+fn drain_pooled(registry: &Registry<Record>, supply: &Supply, which: impl Fn(&Record) -> bool) -> bool {
+    if registry.pooled() == 0 {
+        return false;
     }
+    // The others stay in the pool meanwhile, or a thread that is born would make a new record, for good.
+    let Some(record) = registry.take_pooled(|record| !record.is_empty() && which(record)) else { return false };
+    debug_assert_eq!(record.life(), Life::Pooled);
+    record.drain(supply);
+    registry.pool_last(record);
+    true
 }

@@ -98,6 +98,12 @@ impl SplitSlot {
         true
     }
 
+    /// A number that changes when the fast path does anything.
+    pub(crate) fn stamp(&self) -> u64 {
+        let (alloc_top, free_top) = (self.alloc_top.load(Ordering::Relaxed), self.free_top.load(Ordering::Relaxed));
+        alloc_top.addr() as u64 ^ (free_top.addr() as u64).rotate_left(17)
+    }
+
     /// Blocks that the fast path can still take, and where the lowest of them stands.
     #[inline]
     pub(crate) fn alloc_side(&self) -> (*mut *mut u8, usize) {
@@ -275,7 +281,15 @@ impl ColdSlot {
     }
 
     #[inline]
-    fn change<R>(&self, (allocations, frees): (u64, u64), change: impl FnOnce(&Self) -> R) -> R {
+    fn change<R>(&self, totals: (u64, u64), change: impl FnOnce(&Self) -> R) -> R {
+        self.begin_change(totals);
+        let result = change(self);
+        self.end_change();
+        result
+    }
+
+    #[inline]
+    fn begin_change(&self, (allocations, frees): (u64, u64)) {
         self.allocations_before.store(allocations, Ordering::Relaxed);
         self.frees_before.store(frees, Ordering::Relaxed);
         let sequence = self.sequence.load(Ordering::Relaxed);
@@ -283,10 +297,12 @@ impl ColdSlot {
         self.sequence.store(sequence.wrapping_add(1), Ordering::Release);
         // Release fence: no change is seen without the odd number. Pairs with the Acquire fence in `read`.
         fence(Ordering::Release);
-        let result = change(self);
+    }
+
+    #[inline]
+    fn end_change(&self) {
         // Release: the changes are seen with the even number. Pairs with the first Acquire in `read`.
-        self.sequence.store(sequence.wrapping_add(2), Ordering::Release);
-        result
+        self.sequence.store(self.sequence.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
     }
 
     pub(crate) fn is_being_changed(&self) -> bool {
@@ -326,10 +342,15 @@ impl ColdSlot {
     #[inline]
     fn split_totals(&self, hot: &SplitSlot) -> (u64, u64) {
         // Acquire: see `SplitSlot::pop`. Frees before allocations, so that none is seen without its allocation.
-        let free_top = hot.free_top.load(Ordering::Acquire).addr() as u64;
-        let frees = self.freed_from.load(Ordering::Relaxed).wrapping_sub(free_top) / ENTRY_BYTES;
-        let alloc_top = hot.alloc_top.load(Ordering::Acquire).addr() as u64;
-        let allocations = self.allocated_from.load(Ordering::Relaxed).wrapping_sub(alloc_top) / ENTRY_BYTES;
+        let free_top = hot.free_top.load(Ordering::Acquire);
+        let alloc_top = hot.alloc_top.load(Ordering::Acquire);
+        self.split_totals_at(alloc_top, free_top)
+    }
+
+    #[inline]
+    fn split_totals_at(&self, alloc_top: *mut *mut u8, free_top: *mut *mut u8) -> (u64, u64) {
+        let frees = self.freed_from.load(Ordering::Relaxed).wrapping_sub(free_top.addr() as u64) / ENTRY_BYTES;
+        let allocations = self.allocated_from.load(Ordering::Relaxed).wrapping_sub(alloc_top.addr() as u64) / ENTRY_BYTES;
         (allocations, frees)
     }
 
@@ -337,7 +358,11 @@ impl ColdSlot {
     #[inline]
     fn stack_totals(&self, hot: &StackSlot) -> (u64, u64) {
         // Acquire: see `SplitSlot::pop`.
-        let state = hot.state.load(Ordering::Acquire);
+        self.stack_totals_at(hot.state.load(Ordering::Acquire))
+    }
+
+    #[inline]
+    fn stack_totals_at(&self, state: u64) -> (u64, u64) {
         let allocations = self.allocated_from.load(Ordering::Relaxed).wrapping_sub(state / ARMED_ONE);
         let net = self.net.load(Ordering::Relaxed) as u64;
         (allocations, allocations.wrapping_add(blocks_of(state)).wrapping_sub(net))
@@ -374,6 +399,89 @@ impl ColdSlot {
         self.allocated_from.store(allocated_from.wrapping_sub(old).wrapping_add(armed), Ordering::Relaxed);
         // Release: as in `SplitSlot::pop`.
         hot.state.store(armed * ARMED_ONE + blocks, Ordering::Release);
+    }
+
+    // ---- recalled ----------------------------------------------------------------------------------------------------
+    //
+    // Somebody else empties the slot while its thread sleeps. That thread may have been stopped in the middle of one operation of the fast
+    // path, of this or another class, and end it whenever it likes: it then takes the top block of the alloc array or of the stack, or leaves
+    // one below the top of the free array. So the hot half stays as it is, the block that could be taken stays where it is, and the slot counts
+    // as being changed until its thread is back and tidies up.
+
+    /// Begins the change that lasts until [`settle_split`](Self::settle_split); hands out the blocks that go, array by array.
+    pub(crate) fn recall_split(&self, hot: &SplitSlot, mut each: impl FnMut(&[*mut u8])) {
+        // Acquire: the entries, and what was written to the blocks. Pairs with the Release in `pop` and `push`. Each top is read once: it may
+        // move while we look.
+        let free_top = hot.free_top.load(Ordering::Acquire);
+        let alloc_top = hot.alloc_top.load(Ordering::Acquire);
+        self.begin_change(self.split_totals_at(alloc_top, free_top));
+        let (alloc_end, free_end) = (hot.alloc_end.0.get(), hot.free_end.0.get());
+        let hidden = usize::from(self.hidden.load(Ordering::Relaxed));
+        let open = entries_between(alloc_end, alloc_top);
+        let going = hidden + open.saturating_sub(1);
+        if going > 0 {
+            // SAFETY: hidden entries lie below the end, open ones above; the top one is left alone.
+            each(unsafe { core::slice::from_raw_parts(alloc_end.sub(hidden), going) });
+        }
+        let room = entries_between(free_end, free_top);
+        let freed = usize::from(self.free_capacity.load(Ordering::Relaxed)).saturating_sub(room);
+        if freed > 0 {
+            // SAFETY: above the top come the entries that were freed.
+            each(unsafe { core::slice::from_raw_parts(free_top, freed) });
+        }
+        self.lost(going + freed);
+    }
+
+    /// Ends what [`recall_split`](Self::recall_split) began: says which blocks are left. The slot's thread does this, and sets both sides anew
+    /// in `change`.
+    pub(crate) fn settle_split(&self, hot: &SplitSlot, change: impl FnOnce(&Self)) -> [Option<NonNull<u8>>; 2] {
+        let (allocations, frees) = self.split_totals(hot);
+        let popped = allocations != self.allocations_before.load(Ordering::Relaxed);
+        let pushed = frees != self.frees_before.load(Ordering::Relaxed);
+        let top = hot.alloc_top.load(Ordering::Relaxed);
+        let has_kept = !popped && top != hot.alloc_end.0.get();
+        // SAFETY: above the end there are entries, and the top one was not handed out.
+        let kept = if has_kept { NonNull::new(unsafe { top.sub(1).read() }) } else { None };
+        // SAFETY: what was freed last lies at the top.
+        let freed = if pushed { NonNull::new(unsafe { hot.free_top.load(Ordering::Relaxed).read() }) } else { None };
+        change(self);
+        self.lost(usize::from(kept.is_some()) + usize::from(freed.is_some()));
+        self.end_change();
+        [kept, freed]
+    }
+
+    /// As [`recall_split`](Self::recall_split). How many blocks there were is remembered in `hidden`, which a stack does not use.
+    pub(crate) fn recall_stack(&self, hot: &StackSlot, mut each: impl FnMut(&[*mut u8])) {
+        // Acquire: as there.
+        let state = hot.state.load(Ordering::Acquire);
+        self.begin_change(self.stack_totals_at(state));
+        let count = blocks_of(state) as usize;
+        self.hidden.store(count as u16, Ordering::Relaxed);
+        if count > 1 {
+            // SAFETY: entries below the count exist; the top one is left alone.
+            each(unsafe { core::slice::from_raw_parts(hot.base.load(Ordering::Relaxed), count - 1) });
+            self.lost(count - 1);
+        }
+    }
+
+    /// As [`settle_split`](Self::settle_split).
+    pub(crate) fn settle_stack(&self, hot: &StackSlot, change: impl FnOnce(&Self)) -> [Option<NonNull<u8>>; 2] {
+        let state = hot.state.load(Ordering::Relaxed);
+        let allocations = self.stack_totals_at(state).0;
+        let popped = allocations != self.allocations_before.load(Ordering::Relaxed);
+        let before = usize::from(self.hidden.load(Ordering::Relaxed));
+        let now = blocks_of(state) as usize;
+        let pushed = now + usize::from(popped) > before;
+        let base = hot.base.load(Ordering::Relaxed);
+        // SAFETY: entries below the count exist.
+        let entry = |index: usize| StackBlock::from_entry(unsafe { base.add(index).read() }).block;
+        let kept = (!popped && before > 0).then(|| entry(before - 1));
+        let freed = pushed.then(|| entry(now - 1));
+        self.hidden.store(0, Ordering::Relaxed);
+        change(self);
+        self.lost(usize::from(kept.is_some()) + usize::from(freed.is_some()));
+        self.end_change();
+        [kept, freed]
     }
 
     /// Blocks came from the shared rooms.

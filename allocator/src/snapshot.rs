@@ -1,7 +1,9 @@
-//! Floor 8. Numbers of one moment: what was allocated and freed, where every byte is, and what the slow paths did.
+//! Floor 9. Numbers of one moment: what was allocated and freed, where every byte is, and what the slow paths did.
 
 use crate::atomic::Ordering;
 use crate::counters::Event;
+use crate::guard::LimitSnapshot;
+use crate::pauses::{PauseKind, PauseSummary};
 use crate::size_class::SizeClass;
 use crate::slot::SlotCounts;
 use crate::supply::Supply;
@@ -82,6 +84,12 @@ impl Bytes {
         self.committed() + self.released
     }
 
+    /// The lines in words, for a last message.
+    pub(crate) fn accounts(&self) -> [(&'static str, usize); 5] {
+        let cached = self.thread_cached + self.depot;
+        [("live", self.live), ("cached", cached), ("holes", self.holes), ("free", self.dirty), ("metadata", self.metadata)]
+    }
+
     /// What may hold memory: `reserved` without `released`. The kernel's count of resident pages is at most this.
     #[must_use]
     pub fn committed(&self) -> usize {
@@ -123,8 +131,12 @@ pub struct Events {
     pub record_births: u64,
     /// Thread records taken over from threads that had ended.
     pub record_adoptions: u64,
-    /// Times that slow paths looked whether memory should go back.
+    /// Times that somebody looked whether memory should go back.
     pub ticks: u64,
+    /// Caches of sleeping threads that were taken.
+    pub recalls: u64,
+    /// Times that the background thread was started, or was to be: a refusal counts under `refusals` too.
+    pub background_starts: u64,
     /// Blocks allocated in the sampled zone.
     pub samples: u64,
     /// Ends of such blocks that were seen.
@@ -165,6 +177,12 @@ pub struct Snapshot {
     pub thread_records: usize,
     /// Of these, waiting.
     pub thread_records_pooled: usize,
+    /// The limits in force, and what they did.
+    pub limits: LimitSnapshot,
+    /// How long slow paths and releases of memory took, by [`PauseKind`]: all releases, and what took longer than 100 µs of the others.
+    pub pauses: [PauseSummary; PauseKind::COUNT],
+    /// There is a background thread.
+    pub background_thread: bool,
     /// Some thread was in a slow path at every attempt to look at it, or blocks changed hands between two looks: the parts may then
     /// differ from the whole by what was on its way. `false` promises that every counter is exact for some moment during the call.
     pub approximate: bool,
@@ -194,6 +212,9 @@ impl Snapshot {
             large: LargeSnapshot::default(),
             thread_records: 0,
             thread_records_pooled: 0,
+            limits: LimitSnapshot::default(),
+            pauses: [PauseSummary::default(); PauseKind::COUNT],
+            background_thread: false,
             approximate: false,
         }
     }
@@ -242,6 +263,9 @@ pub(crate) fn take(supply: &Supply, registry: &Registry<Record>) -> Snapshot {
     snapshot.bytes.live += large.allocated_bytes.saturating_sub(large.freed_bytes) as usize;
     snapshot.bytes.thread_cached = cached;
     snapshot.bytes.lost_at_fork = lost;
+    // Of the holes, pages that were given back hold no memory.
+    let within = supply.page_heap.all_released_within();
+    holes = holes.wrapping_sub(within);
     // Blocks that moved between two looks may make this negative; then there are no holes to speak of.
     let torn = holes > isize::MAX as usize;
     snapshot.approximate |= torn;
@@ -251,13 +275,16 @@ pub(crate) fn take(supply: &Supply, registry: &Registry<Record>) -> Snapshot {
     let metadata_mapped = supply.meta.mapped_bytes() + page_heap.tables;
     snapshot.bytes.metadata = (supply.meta.used_bytes() + page_heap.tables_used).min(metadata_mapped);
     snapshot.bytes.dirty = page_heap.dirty;
-    snapshot.bytes.released = page_heap.clean + metadata_mapped - snapshot.bytes.metadata;
+    snapshot.bytes.released = page_heap.clean + within + metadata_mapped - snapshot.bytes.metadata;
     // The parts were read one after the other; only together with the page heap's own sum do they say whether they fit.
     snapshot.approximate |= snapshot.bytes.reserved() != page_heap.mapped + metadata_mapped;
 
     snapshot.thread_records = registry.records().filter(|record| record.life() != Life::Orphaned).count();
     snapshot.thread_records_pooled = registry.pooled();
     snapshot.events = read_events(supply, registry);
+    for kind in PauseKind::ALL {
+        snapshot.pauses[kind as usize] = supply.page_heap.pauses.summary(kind);
+    }
     snapshot
 }
 
@@ -334,6 +361,8 @@ fn read_events(supply: &Supply, registry: &Registry<Record>) -> Events {
         record_births: total(Event::RecordBirth),
         record_adoptions: total(Event::RecordAdoption),
         ticks: total(Event::Tick),
+        recalls: 0,
+        background_starts: total(Event::BackgroundStart),
         samples: total(Event::Sampled),
         sample_ends,
         dropped: total(Event::Dropped),

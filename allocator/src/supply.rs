@@ -9,9 +9,10 @@ use core::ptr::NonNull;
 
 use crate::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::central::seed::Seed;
+use crate::central::within::class_of_span;
 use crate::central::{Central, Ground, inspect, inspect_all, whole_record};
 use crate::config::{
-    DEPOT_CHARGE_BYTES_MIN, DEPOT_SLOT_BYTES, DEPOT_SLOTS, LEASE_BYTES, LEND_LIVE_SHARE, LEND_MIN_BYTES, MAGAZINE_BLOCKS_MAX, MAGAZINE_BLOCKS_MIN,
+    DEPOT_CHARGE_BYTES_MIN, DEPOT_SLOT_BYTES, DEPOT_SLOTS, IDLE_TICKS, LEASE_BYTES, LEND_LIVE_SHARE, LEND_MIN_BYTES, MAGAZINE_BLOCKS_MAX, MAGAZINE_BLOCKS_MIN,
     STACK_BLOCKS_MIN, STACK_BYTES_TARGET, STACK_FIRST_BYTES,
 };
 use crate::counters::{Counters, Event};
@@ -21,10 +22,12 @@ use crate::large::Large;
 use crate::magazine::{CAPACITIES, Magazine, ZEROED, capacity_index};
 use crate::meta::Meta;
 use crate::os;
-use crate::page_heap::{PageHeap, Thorough};
+use crate::page_heap::{PageHeap, Rested};
+use crate::pauses::PauseKind;
 use crate::sampling::Sampling;
 use crate::size_class::{Shape, SizeClass};
 use crate::span::record::Holder;
+use crate::units::{PageIndex, STEP_PAGES};
 
 /// Blocks that were handed out or taken back without a thread's slots, and blocks that were lost.
 pub(crate) struct Direct {
@@ -74,6 +77,59 @@ pub(crate) fn depth_max(class: SizeClass) -> usize {
             1 << blocks.ilog2()
         }
         Shape::Whole => MAGAZINE_BLOCKS_MIN,
+    }
+}
+
+/// Where looking for free memory within spans stands. Rounds through all spans, one a second as long as there is something to find, and
+/// fewer and fewer when there is not.
+#[derive(Debug)]
+pub(crate) struct WithinSpans {
+    is_looking: bool,
+    /// Where this round goes on.
+    page: u32,
+    /// What this round has given back.
+    released: usize,
+    /// It saw spans that may have to go the next time.
+    again: bool,
+    /// Whether they rest is not asked.
+    at_once: bool,
+    /// Rounds in a row that found nothing.
+    barren: u32,
+    /// Ticks until the next round.
+    pause: u32,
+}
+
+impl WithinSpans {
+    /// Spans that are looked at at a time.
+    const LOOKS: u32 = 32;
+
+    pub(crate) const fn new() -> Self {
+        Self { is_looking: false, page: 0, released: 0, again: false, at_once: false, barren: 0, pause: 0 }
+    }
+
+    /// A tick: begins a round if it is time. `at_once`: it is, and nothing need rest.
+    pub(crate) fn tick(&mut self, at_once: bool) {
+        self.pause = if at_once { 0 } else { self.pause.saturating_sub(1) };
+        if !self.is_looking && self.pause == 0 {
+            *self = Self { is_looking: true, at_once, barren: self.barren, ..Self::new() };
+        }
+    }
+
+    fn end_round(&mut self) {
+        self.is_looking = false;
+        self.barren = if self.released > 0 || self.again { 0 } else { self.barren + 1 };
+        self.pause = IDLE_TICKS << self.barren.min(5);
+    }
+
+    /// Was nothing found the last few times?
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.barren >= 2
+    }
+
+    /// Something happens in the heap again.
+    pub(crate) fn hope(&mut self) {
+        self.barren = 0;
+        self.pause = self.pause.min(IDLE_TICKS);
     }
 }
 
@@ -187,7 +243,10 @@ impl Supply {
             Ok(()) => counters.count_alone(Event::DepotPut),
             Err(magazine) => {
                 counters.count_alone(Event::Flush);
-                self.central(class).flush(class, magazine, self.ground(), |magazine| self.spare_magazine(magazine));
+                self.page_heap.marks.flushed();
+                self.page_heap.pauses.watch(PauseKind::Central, magazine.count() * class.bytes(), || {
+                    self.central(class).flush(class, magazine, self.ground(), |magazine| self.spare_magazine(magazine));
+                });
             }
         }
     }
@@ -195,18 +254,99 @@ impl Supply {
     /// Puts blocks into `room`, from its end downwards; says how many. Zero: no memory, even after giving back what lies idle.
     pub(crate) fn refill(&self, class: SizeClass, room: &mut [*mut u8]) -> usize {
         let emptied = |magazine| self.spare_magazine(magazine);
-        let got = self.central(class).refill(class, room, self.ground(), emptied);
+        let central = self.central(class);
+        let got = self.page_heap.pauses.watch(PauseKind::Central, room.len() * class.bytes(), || {
+            central.refill(class, room, self.ground(), emptied)
+        });
         if got > 0 || room.is_empty() {
             return got;
         }
         self.drain_depots();
-        self.page_heap.release(usize::MAX, self.page_heap.tick(), Thorough::No);
+        self.page_heap.release_all(Rested::any(self.page_heap.tick()));
         self.central(class).refill(class, room, self.ground(), emptied)
     }
 
     /// Gives blocks to central.
     pub(crate) fn flush_blocks(&self, class: SizeClass, blocks: &[*mut u8]) {
-        self.central(class).flush_blocks(class, blocks, self.ground(), |magazine| self.spare_magazine(magazine));
+        self.page_heap.marks.flushed();
+        self.page_heap.pauses.watch(PauseKind::Central, blocks.len() * class.bytes(), || {
+            self.central(class).flush_blocks(class, blocks, self.ground(), |magazine| self.spare_magazine(magazine));
+        });
+    }
+
+    /// What lies in a class's depot, as a number that changes when anything does; 0: nothing.
+    pub(crate) fn depot_stamp(&self, class: SizeClass) -> u64 {
+        self.depot(class).stamp()
+    }
+
+    /// Takes a few magazines out of a class's depot, and lends it no more. `false`: it is empty.
+    pub(crate) fn drain_some_of_depot(&self, class: SizeClass) -> bool {
+        const SOME: usize = 16;
+        let depot = self.depot(class);
+        for _ in 0..SOME {
+            let Some(magazine) = depot.take(0) else {
+                self.give_back(depot.lower_bounds() * charge_bytes(class));
+                return false;
+            };
+            self.central(class).flush(class, magazine, self.ground(), |magazine| self.spare_magazine(magazine));
+        }
+        true
+    }
+
+    // ---- giving memory back within spans -----------------------------------------------------------------------------
+
+    /// Memory that free blocks take in central's spans and that was not given back. An estimate: rooms are looked at one after the other.
+    pub(crate) fn free_within_spans(&self) -> usize {
+        let mut bytes = 0_usize;
+        for class in SizeClass::all() {
+            let central = self.central(class);
+            let (spans, out) = (central.span_count() * class.span_bytes(), central.out() as usize * class.bytes());
+            bytes += spans.saturating_sub(out);
+        }
+        bytes.saturating_sub(self.page_heap.all_released_within())
+    }
+
+    /// Looks through some spans for pages on which only free blocks lie, and gives them back; says how many bytes that was. `Err`: all spans
+    /// have been looked at.
+    pub(crate) fn release_within_spans(&self, within: &mut WithinSpans) -> Result<usize, ()> {
+        if !within.is_looking {
+            return Err(());
+        }
+        let page_heap = &self.page_heap;
+        match page_heap.is_step_in_use(within.page / STEP_PAGES) {
+            None => {
+                within.end_round();
+                return Err(());
+            }
+            Some(false) => {
+                within.page = (within.page / STEP_PAGES + 1) * STEP_PAGES;
+                return Ok(0);
+            }
+            Some(true) => {}
+        }
+        let step = within.page / STEP_PAGES;
+        let mut released = 0;
+        let mut looks = 0;
+        while within.page / STEP_PAGES == step && released == 0 && looks < WithinSpans::LOOKS {
+            let page = PageIndex(within.page);
+            // SAFETY: a page of a step that exists.
+            let record = unsafe { page_heap.table.record(page) };
+            within.page += 1;
+            let Some(class) = class_of_span(record) else { continue };
+            looks += 1;
+            let began_ns = os::now_ns();
+            let (bytes, again) = page_heap.releasing(|| {
+                self.central(class).release_within(page, class, within.at_once, self.ground(), |magazine| self.spare_magazine(magazine))
+            });
+            within.again |= again;
+            released += bytes;
+            if bytes > 0 {
+                let now_ns = os::now_ns();
+                page_heap.pauses.remember(PauseKind::Release, now_ns, now_ns - began_ns, bytes);
+            }
+        }
+        within.released += released;
+        Ok(released)
     }
 
     /// Empties all depots into central.
@@ -294,6 +434,7 @@ impl Supply {
 
     /// Takes every lock, in the order of their ranks.
     pub(crate) fn before_fork(&self) {
+        self.page_heap.hold_releases();
         self.depots.iter().for_each(Depot::before_fork);
         self.centrals.iter().for_each(Central::before_fork);
         self.seed.before_fork();
@@ -310,6 +451,7 @@ impl Supply {
         self.seed.after_fork();
         self.centrals.iter().for_each(Central::after_fork);
         self.depots.iter().for_each(Depot::after_fork);
+        self.page_heap.resume_releases();
     }
 
     /// Works off what other threads left for central while the fork held its locks. The calling thread must be in no slow path.

@@ -18,10 +18,16 @@ use crate::os;
 pub(crate) enum Rank {
     /// Held while a heap gets its options: the first thing that happens to it.
     Start,
-    /// How much memory to keep.
+    /// The limits in force.
+    Guard,
+    /// How much memory to keep, and what goes next. Held for a slice of that work: nobody waits for it but a fork.
     Scavenger,
+    /// Held while a sleeping thread's cache is taken.
+    Recall,
     /// The lists of thread records.
     Registry,
+    /// Held across each call that gives memory back, so that a fork happens before or after it.
+    Release,
     /// A shelf of magazines.
     Depot,
     /// A class's spans.

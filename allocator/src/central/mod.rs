@@ -19,6 +19,7 @@
 
 pub(crate) mod combining;
 pub(crate) mod seed;
+pub(crate) mod within;
 
 use core::ops::Range;
 
@@ -37,6 +38,7 @@ use crate::units::{PAGE_BYTES, PageIndex};
 
 use combining::Combining;
 use seed::Seed;
+use within::{CLAIMED, Claimed, Look};
 
 /// What central needs from below.
 #[derive(Clone, Copy)]
@@ -233,7 +235,9 @@ impl Central {
     fn gained(&self, spans: &mut Spans, class: SizeClass, head: PageIndex, record: &PageRecord, count: u32, ground: Ground<'_>) {
         let free = u32::from(record.free.load(Ordering::Relaxed)) + count;
         record.free.store(free as u16, Ordering::Relaxed);
-        if free == class.span_blocks() {
+        if record.list.load(Ordering::Relaxed) == CLAIMED {
+            // Whoever has claimed it puts it where it belongs.
+        } else if free == class.span_blocks() {
             spans.unlist(head, record, ground);
             self.end_span(class, head, record, ground);
         } else {
@@ -270,8 +274,87 @@ impl Central {
         Some(run.page)
     }
 
+    // ---- giving memory back within spans -----------------------------------------------------------------------------
+
+    /// Gives back the pages of the span at `head` on which only free blocks lie, if that has rested; says how many bytes that was, and
+    /// whether it is worth looking again. `emptied`: as for [`refill`](Self::refill).
+    pub(crate) fn release_within(
+        &self,
+        head: PageIndex,
+        class: SizeClass,
+        at_once: bool,
+        ground: Ground<'_>,
+        mut emptied: impl FnMut(Magazine),
+    ) -> (usize, bool) {
+        let table = &ground.page_heap.table;
+        // SAFETY: the caller found it in a step that exists.
+        let record = unsafe { table.record(head) };
+        let mut again = false;
+        let claimed = self.spans.act(
+            |spans| {
+                if within::class_of_span(record) != Some(class) {
+                    return None;
+                }
+                // SAFETY: it is the first page of a span of this class, and stays so under the lock.
+                let bitmap = unsafe { table.bitmap(head, class.span_blocks()) };
+                match within::look(record, class, bitmap, at_once) {
+                    Look::Leave => None,
+                    Look::Again => {
+                        again = true;
+                        None
+                    }
+                    Look::Release(pages) => {
+                        spans.unlist(head, record, ground);
+                        record.list.store(CLAIMED, Ordering::Relaxed);
+                        Some(Claimed { head, pages })
+                    }
+                }
+            },
+            |spans, magazine| {
+                self.flush_locked(spans, class, magazine.blocks(), ground);
+                emptied(magazine);
+            },
+        );
+        let Some(claimed) = claimed else { return (0, again) };
+        let purged = claimed.stretches().all(|(offset, bytes)| {
+            // SAFETY: the span is claimed (I-claim): its free blocks are handed out to nobody, and nobody else's lie there.
+            unsafe { ground.page_heap.purge_within(head, offset, bytes) }
+        });
+        let released = self.spans.act(
+            |spans| self.end_claim(spans, claimed, purged, class, ground),
+            |spans, magazine| {
+                self.flush_locked(spans, class, magazine.blocks(), ground);
+                emptied(magazine);
+            },
+        );
+        (released, false)
+    }
+
+    /// Puts a claimed span where it belongs by now. Says how many bytes were given back that were not before.
+    fn end_claim(&self, spans: &mut Spans, claimed: Claimed, purged: bool, class: SizeClass, ground: Ground<'_>) -> usize {
+        // SAFETY: a claimed span exists.
+        let record = unsafe { ground.page_heap.table.record(claimed.head) };
+        record.list.store(0, Ordering::Relaxed);
+        let before = record.released.load(Ordering::Relaxed);
+        let mut released = 0;
+        if purged {
+            let pages = claimed.pages.count_ones() as u16;
+            record.released.store(pages, Ordering::Relaxed);
+            released = usize::from(pages - before) * os::page_bytes();
+            ground.page_heap.released_within(released);
+        }
+        let free = u32::from(record.free.load(Ordering::Relaxed));
+        if free == class.span_blocks() {
+            self.end_span(class, claimed.head, record, ground);
+        } else {
+            spans.relist(claimed.head, record, free, ground);
+        }
+        released
+    }
+
     #[cold]
     fn end_span(&self, class: SizeClass, head: PageIndex, record: &PageRecord, ground: Ground<'_>) {
+        regain(record, ground);
         let cell = record.cell.swap(0, Ordering::Relaxed);
         if cell != 0 {
             // SAFETY: the span's bits, and the span ends here.
@@ -385,6 +468,7 @@ fn take_from_span(spans: &mut Spans, class: SizeClass, page: PageIndex, room: &m
     let fresh = u32::from(record.fresh.load(Ordering::Relaxed));
     let untouched = class.span_blocks() - fresh;
     let wanted = room.len() as u32;
+    regain(record, ground);
     let mut places = room.iter_mut().rev();
     let mut taken = 0;
     if free > untouched {
@@ -409,6 +493,17 @@ fn take_from_span(spans: &mut Spans, class: SizeClass, page: PageIndex, room: &m
         spans.relist(page, record, left, ground);
     }
     taken as usize
+}
+
+/// The span's pages that were given back hold memory again, or soon will.
+#[inline]
+fn regain(record: &PageRecord, ground: Ground<'_>) {
+    let released = record.released.load(Ordering::Relaxed);
+    if released != 0 {
+        record.released.store(0, Ordering::Relaxed);
+        record.seen.store(0, Ordering::Relaxed);
+        ground.page_heap.regained_within(usize::from(released) * os::page_bytes());
+    }
 }
 
 /// The memory of the seed: a run of pages that say so.

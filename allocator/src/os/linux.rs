@@ -2,6 +2,7 @@
 
 use core::ffi::CStr;
 use core::ffi::c_void;
+use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
@@ -119,6 +120,18 @@ pub(crate) fn now_ns() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
+/// A counter that runs at some constant speed, in a few nanoseconds; where there is none, the clock.
+#[inline]
+pub(crate) fn cycles() -> u64 {
+    cfg_select! {
+        target_arch = "x86_64" => {
+            // SAFETY: every such processor has the instruction.
+            unsafe { core::arch::x86_64::_rdtsc() }
+        }
+        _ => now_ns(),
+    }
+}
+
 /// A number that differs from process to process (the kernel's sixteen random bytes, stirred).
 pub(crate) fn random() -> u64 {
     // SAFETY: reads the auxiliary vector.
@@ -149,6 +162,14 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32) {
     let operation = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
     // SAFETY: the kernel reads the word, nothing else.
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, expected, ptr::null::<libc::timespec>()) };
+}
+
+/// As [`wait`], for so long at most.
+pub(crate) fn wait_for(word: &AtomicU32, expected: u32, ns: u64) {
+    let time = libc::timespec { tv_sec: (ns / 1_000_000_000) as i64, tv_nsec: (ns % 1_000_000_000) as i64 };
+    let operation = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
+    // SAFETY: the kernel reads the word and the time, nothing else.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, expected, &raw const time) };
 }
 
 /// Wakes one thread that sleeps on `word`.
@@ -261,6 +282,109 @@ pub(crate) fn at_fork(
 ) -> bool {
     // SAFETY: three functions that stay.
     unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) == 0 }
+}
+
+/// Starts a thread that runs `entry` and is nobody's to wait for. It sees no signals: handlers of the program run elsewhere. `false`: there is
+/// no room for one. glibc may allocate here (from its own heap).
+pub(crate) fn spawn(entry: extern "C" fn(*mut c_void) -> *mut c_void, name: &CStr) -> bool {
+    let mut all = MaybeUninit::<libc::sigset_t>::uninit();
+    let mut before = MaybeUninit::<libc::sigset_t>::uninit();
+    let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
+    let mut thread = MaybeUninit::<libc::pthread_t>::uninit();
+    // SAFETY: plain calls on places made for them, each initialised by the first call that gets it. Not the raw system call for the mask:
+    // glibc has signals of its own that must stay open, or `setuid` would wait for ever.
+    #[expect(clippy::multiple_unsafe_ops_per_block, reason = "one act: start a thread")]
+    unsafe {
+        if libc::pthread_attr_init(attributes.as_mut_ptr()) != 0 {
+            return false;
+        }
+        libc::pthread_attr_setdetachstate(attributes.as_mut_ptr(), libc::PTHREAD_CREATE_DETACHED);
+        libc::pthread_attr_setstacksize(attributes.as_mut_ptr(), stack_bytes(attributes.as_ptr()));
+        libc::sigfillset(all.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
+        let error = libc::pthread_create(thread.as_mut_ptr(), attributes.as_ptr(), entry, ptr::null_mut());
+        libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut());
+        libc::pthread_attr_destroy(attributes.as_mut_ptr());
+        if error == 0 {
+            // A thread without a name works as well.
+            libc::pthread_setname_np(thread.assume_init(), name.as_ptr());
+        }
+        error == 0
+    }
+}
+
+/// What a thread of ours needs: 128 KiB to work on, and what glibc takes off a stack for thread-local variables, which may be a lot.
+fn stack_bytes(attributes: *const libc::pthread_attr_t) -> usize {
+    const WORK_BYTES: usize = 128 << 10;
+    // SAFETY: a name that ends with a zero byte.
+    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__pthread_get_minstack".as_ptr()) };
+    if found.is_null() {
+        return 2 * WORK_BYTES;
+    }
+    // SAFETY: glibc has had this function, with this signature, since 2.15; the standard library relies on it too.
+    let least = unsafe { core::mem::transmute::<*mut c_void, unsafe extern "C" fn(*const libc::pthread_attr_t) -> usize>(found) };
+    // SAFETY: initialised attributes.
+    (WORK_BYTES + unsafe { least(attributes) }).next_multiple_of(page_bytes())
+}
+
+/// Does the process have a second thread, or has it ever had one? `true` where nobody can say.
+pub(crate) fn has_threads() -> bool {
+    // SAFETY: a name that ends with a zero byte.
+    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__libc_single_threaded".as_ptr()) };
+    // SAFETY: glibc has had this variable, one byte long, since 2.32.
+    found.is_null() || unsafe { found.cast::<u8>().read_volatile() } == 0
+}
+
+/// Reads the beginning of a file; says how much there was. `None`: it cannot be read.
+pub(crate) fn read_file<'a>(path: &CStr, into: &'a mut [u8]) -> Option<&'a [u8]> {
+    // SAFETY: the path ends with a zero byte.
+    let file = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+    if file < 0 {
+        return None;
+    }
+    let mut length = 0;
+    while length < into.len() {
+        // SAFETY: the rest of `into` is writable.
+        let got = unsafe { libc::read(file, into[length..].as_mut_ptr().cast(), into.len() - length) };
+        if got < 0 && errno() == libc::EINTR {
+            continue;
+        }
+        if got <= 0 {
+            break;
+        }
+        length += got as usize;
+    }
+    // SAFETY: opened above.
+    unsafe { libc::close(file) };
+    Some(&into[..length])
+}
+
+/// The machine's memory in bytes; 0 if nobody can say.
+pub(crate) fn memory_bytes() -> usize {
+    // SAFETY: always allowed.
+    let pages = unsafe { libc::sysconf(libc::_SC_PHYS_PAGES) };
+    usize::try_from(pages).unwrap_or(0).saturating_mul(page_bytes())
+}
+
+const MEMBARRIER_PRIVATE_EXPEDITED: i32 = 1 << 3;
+const MEMBARRIER_REGISTER_PRIVATE_EXPEDITED: i32 = 1 << 4;
+
+/// Asks for the right to [`barrier`]. `false`: this kernel (before 4.14) or its sandbox has none.
+pub(crate) fn allow_barriers() -> bool {
+    // SAFETY: changes nothing that a program could see.
+    unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0 }
+}
+
+/// Has every thread of the process go through a full memory barrier before this returns. A few microseconds. `false`: it did not happen.
+pub(crate) fn barrier() -> bool {
+    // SAFETY: as above.
+    unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_PRIVATE_EXPEDITED, 0, 0) == 0 }
+}
+
+/// Ends the process in an orderly way: what was registered for the end still runs.
+pub(crate) fn exit(code: i32) -> ! {
+    // SAFETY: the caller is in no room of ours, so that what runs at the end may allocate.
+    unsafe { libc::exit(code) }
 }
 
 fn errno() -> i32 {

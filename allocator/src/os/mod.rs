@@ -38,8 +38,9 @@ pub(crate) use system::{wait, wake_one};
 
 #[cfg(not(loom))]
 pub(crate) use system::{
-    KeepErrno, abort, address_space_is_limited, at_fork, environment, exit_key, map_anywhere, map_at, move_mapping, now_ns,
-    page_bytes, populate, processor, purge, random, set_exit_value, thread_is_gone, thread_id, thread_token, unmap, use_huge_pages, use_small_pages, write_error,
+    KeepErrno, abort, address_space_is_limited, allow_barriers, at_fork, barrier, cycles, environment, exit, exit_key, has_threads,
+    map_anywhere, map_at, memory_bytes, move_mapping, now_ns, page_bytes, populate, processor, purge, random, read_file,
+    set_exit_value, spawn, thread_id, thread_is_gone, thread_token, unmap, use_huge_pages, use_small_pages, wait_for, write_error,
 };
 
 /// How often the system runs the destructors of a dying thread before it gives up (`PTHREAD_DESTRUCTOR_ITERATIONS`).

@@ -4,17 +4,18 @@
 //! A test builds a [`World`] and enters it; the threads it starts enter the same one. Outside a world nothing fails.
 
 use core::cell::RefCell;
-use core::ffi::CStr;
+use core::ffi::{CStr, c_void};
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::sync::{Arc, Mutex};
 
 use super::{MapError, linux};
 
 pub(crate) use linux::{
-    KeepErrno, abort, at_fork, exit_key, page_bytes, processor, set_exit_value, thread_id, thread_is_gone, thread_token, wait, wake_one,
-    write_error,
+    KeepErrno, abort, at_fork, exit, exit_key, has_threads, page_bytes, processor, set_exit_value, thread_id, thread_is_gone,
+    thread_token, wait, wait_for, wake_one, write_error,
 };
 
 /// Which calls fail. Calls that can fail are numbered from zero, in the order in which a world sees them.
@@ -41,6 +42,11 @@ struct Book {
     now_ns: u64,
     /// How long the kernel takes to put memory behind an address that it is asked to.
     populate_ns: u64,
+    /// How long it takes to take some away.
+    purge_ns: u64,
+    /// Files that can be read, by path. There are no others.
+    files: BTreeMap<CString, Vec<u8>>,
+    memory_bytes: usize,
 }
 
 /// A machine of its own.
@@ -71,6 +77,9 @@ impl World {
             limit_bytes: usize::MAX,
             now_ns: 1,
             populate_ns: 0,
+            purge_ns: 0,
+            files: BTreeMap::new(),
+            memory_bytes: 1 << 34,
         })))
     }
 
@@ -95,6 +104,16 @@ impl World {
     /// From now on a populated page takes so long.
     pub(crate) fn populating_takes(&self, ns: u64) {
         self.book(|book| book.populate_ns = ns);
+    }
+
+    /// From now on a call that gives memory back takes so long.
+    pub(crate) fn purging_takes(&self, ns: u64) {
+        self.book(|book| book.purge_ns = ns);
+    }
+
+    /// There is a file with this content.
+    pub(crate) fn write_file(&self, path: &CStr, content: &str) {
+        self.book(|book| book.files.insert(path.to_owned(), content.as_bytes().to_vec()));
     }
 
     /// Time passes.
@@ -228,7 +247,10 @@ pub(crate) unsafe fn purge(address: usize, bytes: usize) -> bool {
     if with_book(Book::refuses) == Some(true) {
         return false;
     }
-    with_book(|book| assert!(book.covers(address, bytes), "purged what was not mapped: {address:#x} + {bytes:#x}"));
+    with_book(|book| {
+        assert!(book.covers(address, bytes), "purged what was not mapped: {address:#x} + {bytes:#x}");
+        book.now_ns += book.purge_ns;
+    });
     // SAFETY: handed on to the caller.
     unsafe { linux::purge(address, bytes) }
 }
@@ -274,6 +296,42 @@ pub(crate) unsafe fn move_mapping(from: usize, from_bytes: usize, to: usize, to_
 
 pub(crate) fn now_ns() -> u64 {
     with_book(|book| book.now_ns).unwrap_or_else(linux::now_ns)
+}
+
+/// As the clock, so that what a test times is what it says.
+pub(crate) fn cycles() -> u64 {
+    now_ns()
+}
+
+/// A thread that never gets a processor.
+pub(crate) fn spawn(_entry: extern "C" fn(*mut c_void) -> *mut c_void, _name: &CStr) -> bool {
+    with_book(Book::refuses) != Some(true)
+}
+
+pub(crate) fn read_file<'a>(path: &CStr, into: &'a mut [u8]) -> Option<&'a [u8]> {
+    with_book(|book| {
+        if book.refuses() {
+            return None;
+        }
+        let content = book.files.get(path)?;
+        let length = content.len().min(into.len());
+        into[..length].copy_from_slice(&content[..length]);
+        Some(length)
+    })
+    .flatten()
+    .map(|length| &into[..length])
+}
+
+pub(crate) fn memory_bytes() -> usize {
+    with_book(|book| book.memory_bytes).unwrap_or_else(linux::memory_bytes)
+}
+
+pub(crate) fn allow_barriers() -> bool {
+    with_book(Book::refuses) != Some(true) && linux::allow_barriers()
+}
+
+pub(crate) fn barrier() -> bool {
+    with_book(Book::refuses) != Some(true) && linux::barrier()
 }
 
 /// Every heap of a test run gets a window of its own.

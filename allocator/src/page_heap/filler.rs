@@ -5,7 +5,7 @@
 //! of pages, tells how soon a step will be empty. (After tcmalloc's Temeraire, `docs/temeraire.md` there.)
 //!
 //! ```text
-//!   heads[longest free run]      0   1   2   3  …  256          one list of steps each
+//!   heads[longest free run]      0   1   2   3  …  256   vacated     one list of steps each
 //!                                    │       └─▶ step ⇄ step
 //!                                    └─▶ step ⇄ step ⇄ step
 //!
@@ -16,86 +16,8 @@
 //!
 //! Not shared: lives behind the page heap's lock. Knows numbers only, never touches pages.
 
+use super::page_bits::PageBits;
 use crate::units::{PageIndex, STEP_PAGES};
-
-/// 256 bits, one per page of a step.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct PageBits([u64; 4]);
-
-impl PageBits {
-    const fn mask(from: u32, to: u32) -> u64 {
-        // Both within one word; `to` may be 64.
-        (if to == 64 { u64::MAX } else { (1 << to) - 1 }) & (u64::MAX << from)
-    }
-
-    /// Runs `change` on every word of `from..from + count`, with the bits concerned.
-    fn for_words(&mut self, from: u32, count: u32, mut change: impl FnMut(&mut u64, u64)) {
-        let end = from + count;
-        let mut at = from;
-        while at < end {
-            let word = at / 64;
-            let word_end = ((word + 1) * 64).min(end);
-            change(&mut self.0[word as usize], Self::mask(at % 64, word_end - word * 64));
-            at = word_end;
-        }
-    }
-
-    fn set(&mut self, from: u32, count: u32) {
-        self.for_words(from, count, |word, bits| *word |= bits);
-    }
-
-    fn clear(&mut self, from: u32, count: u32) {
-        self.for_words(from, count, |word, bits| *word &= !bits);
-    }
-
-    fn count_in(mut self, from: u32, count: u32) -> u32 {
-        let mut ones = 0;
-        self.for_words(from, count, |word, bits| ones += (*word & bits).count_ones());
-        ones
-    }
-
-    /// The first position at or after `from` whose bit is `value`, or 256.
-    fn find(&self, value: bool, from: u32) -> u32 {
-        let mut at = from;
-        while at < STEP_PAGES {
-            let word = self.0[at as usize / 64];
-            let wanted = (if value { word } else { !word }) >> (at % 64);
-            if wanted != 0 {
-                return at + wanted.trailing_zeros();
-            }
-            at = (at / 64 + 1) * 64;
-        }
-        STEP_PAGES
-    }
-
-    /// The position behind the last bit before `end` that is set, or 0.
-    fn end_of_set_before(&self, end: u32) -> u32 {
-        let mut end = end;
-        while let Some(last) = end.checked_sub(1) {
-            let word = self.0[last as usize / 64] << (63 - last % 64);
-            if word != 0 {
-                return end - word.leading_zeros();
-            }
-            end = last / 64 * 64;
-        }
-        0
-    }
-
-    /// How long the run of bits is that are not set around these, which are not.
-    fn gap_around(&self, at: u32, count: u32) -> u32 {
-        self.find(true, at + count) - self.end_of_set_before(at)
-    }
-
-    /// Every run of bits that are `value`, as (first, length).
-    fn runs(&self, value: bool) -> impl Iterator<Item = (u32, u32)> {
-        let mut at = 0;
-        core::iter::from_fn(move || {
-            let first = self.find(value, at);
-            at = self.find(!value, first);
-            (first < STEP_PAGES).then(|| (first, at - first))
-        })
-    }
-}
 
 /// What lies behind the addresses of a step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -119,23 +41,40 @@ pub(crate) struct Step {
     clean: PageBits,
     /// Reads as zero: never touched since the kernel gave it.
     zero: PageBits,
-    /// Neighbours on the list of steps with the same longest free run: step plus one, 0 for none.
+    /// Neighbours on its list: step plus one, 0 for none.
     next: u32,
     previous: u32,
-    /// Length of the longest free run; which list the step is on.
+    /// Length of the longest free run; which list the step is on, unless it is vacated.
     longest: u16,
     used_pages: u16,
     /// Page runs in use: few means nearly empty.
     runs: u16,
     pub(crate) backing: Backing,
+    /// All of it was given back, its tables' entries too. Not used again before [`Filler::reopen`].
+    vacated: bool,
     /// The tick in which pages last became free.
     freed_tick: u32,
+}
+
+impl Step {
+    fn list(&self) -> usize {
+        if self.vacated { VACATED } else { usize::from(self.longest) }
+    }
+
+    /// Pages that are free and hold memory.
+    fn dirty_pages(&self) -> u32 {
+        STEP_PAGES - self.used.or(self.clean).count_in(0, STEP_PAGES)
+    }
 }
 
 /// Bytes between the steps' entries in their table.
 pub(crate) const STEP_ENTRY_BYTES: usize = size_of::<Step>();
 
-const LISTS: usize = STEP_PAGES as usize + 1;
+/// The list of steps that nobody uses.
+const EMPTY: usize = STEP_PAGES as usize;
+/// The list of those that were given back as a whole.
+const VACATED: usize = EMPTY + 1;
+const LISTS: usize = VACATED + 1;
 
 /// How many steps of a list are looked at before the best seen is taken.
 const LOOKS: u32 = 8;
@@ -152,12 +91,19 @@ pub(crate) struct PageTotals {
     pub(crate) used: usize,
     /// Free pages that hold no memory.
     pub(crate) clean: usize,
+    /// Steps that were given back as a whole, their tables' entries too.
+    pub(crate) vacated_steps: usize,
 }
 
 impl PageTotals {
     /// Free pages that still hold memory.
     pub(crate) fn dirty(&self) -> usize {
         self.mapped - self.used - self.clean
+    }
+
+    /// Pages that hold memory, used or free.
+    pub(crate) fn held(&self) -> usize {
+        self.mapped - self.clean
     }
 }
 
@@ -168,6 +114,15 @@ pub(crate) struct Run {
     pub(crate) pages: u32,
     /// All of it reads as zero.
     pub(crate) zeroed: bool,
+}
+
+/// Why no run was cut.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum NotTaken {
+    /// No step has one.
+    NoRoom,
+    /// More pages would hold memory than may.
+    TooMuch,
 }
 
 /// Where a run can be cut.
@@ -186,9 +141,16 @@ pub(crate) struct Filler {
     heads: [u32; LISTS],
     /// Bit per list: is there a step on it?
     occupied: [u64; LISTS.div_ceil(64)],
+    /// The step that has been empty for the longest, plus one: the other end of that list.
+    oldest_empty: u32,
     totals: PageTotals,
     /// Steps that were mapped once and are not now: they are mapped again first. Step plus one, linked by `next`.
     unmapped: u32,
+    /// The first step that was ever added, and the one behind the last.
+    first: u32,
+    end: u32,
+    /// Where looking for dirty pages in used steps goes on.
+    hand: u32,
 }
 
 // SAFETY: the table belongs to the filler alone.
@@ -200,8 +162,12 @@ impl Filler {
             steps: core::ptr::null_mut(),
             heads: [0; LISTS],
             occupied: [0; LISTS.div_ceil(64)],
-            totals: PageTotals { mapped: 0, used: 0, clean: 0 },
+            oldest_empty: 0,
+            totals: PageTotals { mapped: 0, used: 0, clean: 0, vacated_steps: 0 },
             unmapped: 0,
+            first: u32::MAX,
+            end: 0,
+            hand: 0,
         }
     }
 
@@ -237,6 +203,25 @@ impl Filler {
         self.link(step);
         self.totals.mapped += STEP_PAGES as usize;
         self.totals.clean += STEP_PAGES as usize;
+        self.first = self.first.min(step);
+        self.end = self.end.max(step + 1);
+    }
+
+    /// A step that was given back as a whole is taken into use again, with the backing it has or another one.
+    pub(crate) fn vacated(&mut self) -> Option<(u32, Backing)> {
+        let step = self.heads[VACATED].checked_sub(1)?;
+        Some((step, self.step(step).backing))
+    }
+
+    /// Takes the step that [`vacated`](Self::vacated) named into use again.
+    pub(crate) fn reopen(&mut self, step: u32, backing: Backing) {
+        self.unlink(step);
+        let entry = self.step(step);
+        debug_assert!(entry.vacated);
+        entry.vacated = false;
+        entry.backing = backing;
+        self.totals.vacated_steps -= 1;
+        self.link(step);
     }
 
     /// A step that was mapped once, to be mapped again.
@@ -254,13 +239,15 @@ impl Filler {
     }
 
     fn link(&mut self, step: u32) {
-        let list = usize::from(self.step(step).longest);
+        let list = self.step(step).list();
         let head = self.heads[list];
         let entry = self.step(step);
         entry.next = head;
         entry.previous = 0;
         if let Some(first) = head.checked_sub(1) {
             self.step(first).previous = step + 1;
+        } else if list == EMPTY {
+            self.oldest_empty = step + 1;
         }
         self.heads[list] = step + 1;
         self.occupied[list / 64] |= 1 << (list % 64);
@@ -268,9 +255,11 @@ impl Filler {
 
     fn unlink(&mut self, step: u32) {
         let entry = self.step(step);
-        let (next, previous, list) = (entry.next, entry.previous, usize::from(entry.longest));
+        let (next, previous, list) = (entry.next, entry.previous, entry.list());
         if let Some(next) = next.checked_sub(1) {
             self.step(next).previous = previous;
+        } else if list == EMPTY {
+            self.oldest_empty = previous;
         }
         if let Some(previous) = previous.checked_sub(1) {
             self.step(previous).next = next;
@@ -292,21 +281,21 @@ impl Filler {
         }
     }
 
-    /// The first list at or after `from` that has a step.
+    /// The first list at or after `from` that has a step, other than that of vacated ones.
     fn occupied_list(&self, from: u32) -> Option<usize> {
         let mut list = from as usize;
-        while list < LISTS {
+        while list <= EMPTY {
             let bits = self.occupied[list / 64] >> (list % 64);
             if bits != 0 {
-                return Some(list + bits.trailing_zeros() as usize);
+                return Some(list + bits.trailing_zeros() as usize).filter(|&list| list <= EMPTY);
             }
             list = (list / 64 + 1) * 64;
         }
         None
     }
 
-    /// Cuts a run that starts at a multiple of `align` pages. `None`: no step has one.
-    pub(crate) fn take(&mut self, pages: u32, align: u32) -> Option<Run> {
+    /// Cuts a run that starts at a multiple of `align` pages, if at most `most` more pages hold memory for it.
+    pub(crate) fn take(&mut self, pages: u32, align: u32, most: usize) -> Result<Run, NotTaken> {
         debug_assert!((1..=STEP_PAGES).contains(&pages));
         debug_assert!(align.is_power_of_two());
         // Where no memory lies free, the tightest list has the answer. Else it is worth a look whether another one saves touching more.
@@ -327,7 +316,19 @@ impl Filler {
             looks = looks.saturating_sub(1);
             list = self.occupied_list(found as u32 + 1);
         }
-        best.map(|place| self.cut(place.step, place.at, pages))
+        let place = best.ok_or(NotTaken::NoRoom)?;
+        let more = if self.comes_whole(place.step) { STEP_PAGES } else { place.clean };
+        if more as usize > most {
+            return Err(NotTaken::TooMuch);
+        }
+        Ok(self.cut(place.step, place.at, pages))
+    }
+
+    /// The first touch of a huge page brings memory for all of it. If the kernel has none just then, this counts too much as dirty, never too
+    /// little.
+    fn comes_whole(&mut self, step: u32) -> bool {
+        let entry = self.step(step);
+        entry.backing == Backing::HugePages && entry.clean.count_in(0, STEP_PAGES) == STEP_PAGES
     }
 
     /// Of the first few steps of a list, the one with the most runs, and where in it.
@@ -376,13 +377,12 @@ impl Filler {
         // In a step that has been in use for a while there is nothing clean left, nor zero.
         let mut clean = 0;
         if entry.clean != PageBits::default() {
-            // The first touch of a huge page brings memory for all of it. If the kernel has none just then, this counts too much as dirty,
-            // never too little.
-            let comes_whole = entry.backing == Backing::HugePages && entry.clean.count_in(0, STEP_PAGES) == STEP_PAGES;
-            let (first, count) = if comes_whole { (0, STEP_PAGES) } else { (at, pages) };
+            let (first, count) = if self.comes_whole(step) { (0, STEP_PAGES) } else { (at, pages) };
+            let entry = self.step(step);
             clean = entry.clean.count_in(first, count);
             entry.clean.clear(first, count);
         }
+        let entry = self.step(step);
         let mut zero = 0;
         if entry.zero != PageBits::default() {
             zero = entry.zero.count_in(at, pages);
@@ -433,67 +433,120 @@ impl Filler {
         self.vacate(page.step(), page.in_step() + pages - less, less, tick);
     }
 
-    /// Claims dirty pages to be purged: they count as used until [`purged`](Self::purged). Whole empty steps first, then runs in
-    /// steps with small pages, then (`Thorough::Yes`) in steps with huge pages too, which breaks those up. Only pages that became
-    /// free in or before tick `until`.
-    pub(crate) fn claim_dirty(&mut self, until: u32, thorough: Thorough) -> Option<DirtyRun> {
-        self.claim_dirty_in_list(STEP_PAGES as usize, until, thorough).or_else(|| {
-            let mut list = 1;
-            while let Some(found) = self.occupied_list(list) {
-                if found == STEP_PAGES as usize {
-                    break;
-                }
-                if let Some(run) = self.claim_dirty_in_list(found, until, thorough) {
-                    return Some(run);
-                }
-                list = found as u32 + 1;
-            }
-            None
-        })
-    }
-
-    fn claim_dirty_in_list(&mut self, list: usize, until: u32, thorough: Thorough) -> Option<DirtyRun> {
-        let mut link = self.heads[list];
-        while let Some(step) = link.checked_sub(1) {
+    /// Claims the step that has been empty for the longest, if that was in or before tick `until` and it holds memory. All its pages count
+    /// as used until [`purged`](Self::purged).
+    pub(crate) fn claim_empty_dirty(&mut self, until: u32) -> Option<DirtyRun> {
+        let mut link = self.oldest_empty;
+        // Few are empty and hold nothing: those that were added and never used.
+        for _ in 0..LOOKS {
+            let step = link.checked_sub(1)?;
             let entry = self.step(step);
-            link = entry.next;
-            let whole = list == STEP_PAGES as usize;
-            let old_enough = until.wrapping_sub(entry.freed_tick) < u32::MAX / 2;
-            let may_split = entry.backing == Backing::SmallPages || thorough == Thorough::Yes;
-            if !old_enough || !(whole || may_split) {
-                continue;
+            if entry.dirty_pages() > 0 {
+                return is_by(entry.freed_tick, until).then(|| self.claim(step, 0, STEP_PAGES));
             }
-            let mut taken = entry.used;
-            for (word, clean) in taken.0.iter_mut().zip(entry.clean.0) {
-                *word |= clean;
-            }
-            let Some((at, pages)) = taken.runs(false).next() else { continue };
-            let at_all = whole && entry.clean == PageBits::default();
-            self.occupy(step, at, pages);
-            return Some(DirtyRun { page: PageIndex::of_step(step).plus(at), pages, whole_step: at_all });
+            link = entry.previous;
         }
         None
     }
 
-    /// Ends what [`claim_dirty`](Self::claim_dirty) began: the pages are free again, and clean if that worked.
+    /// Looks for dirty pages in steps that are in use, from where it stopped the last time, and claims the first run of them: in small
+    /// pages that became free in or before tick `rested.until`, and in huge ones if nothing happened there since tick `rested.broken_until`,
+    /// because that breaks them up.
+    ///
+    /// `Err`: so many steps were looked at in vain; they are few, because others wait meanwhile.
+    pub(crate) fn claim_in_used(&mut self, rested: Rested) -> Result<DirtyRun, u32> {
+        const LOOKS_IN_USED: u32 = 64;
+        if self.totals.dirty() == 0 {
+            return Err(self.end.saturating_sub(self.first).max(1));
+        }
+        for _ in 0..LOOKS_IN_USED {
+            if !(self.first..self.end).contains(&self.hand) {
+                self.hand = self.first;
+            }
+            let step = self.hand;
+            let entry = self.step(step);
+            let until = match entry.backing {
+                Backing::Unmapped => None,
+                Backing::SmallPages => Some(rested.until),
+                Backing::HugePages => Some(rested.broken_until),
+            };
+            if entry.used_pages > 0
+                && until.is_some_and(|until| is_by(entry.freed_tick, until))
+                && let Some((at, pages)) = entry.used.or(entry.clean).runs(false).next()
+            {
+                return Ok(self.claim(step, at, pages));
+            }
+            self.hand += 1;
+        }
+        Err(LOOKS_IN_USED)
+    }
+
+    fn claim(&mut self, step: u32, at: u32, pages: u32) -> DirtyRun {
+        let entry = self.step(step);
+        let breaks_up = entry.backing == Backing::HugePages && pages < STEP_PAGES;
+        let (clean, zero) = (entry.clean, entry.zero);
+        let dirty = pages - clean.count_in(at, pages);
+        self.occupy(step, at, pages);
+        DirtyRun { page: PageIndex::of_step(step).plus(at), pages, dirty, breaks_up, clean, zero }
+    }
+
+    /// Ends what a claim began: the pages are free again, and clean if that worked; else as they were. A whole step is
+    /// [vacated](Self::vacated) then.
     pub(crate) fn purged(&mut self, run: &DirtyRun, clean: bool) {
         let step = run.page.step();
         let tick = self.step(step).freed_tick;
         self.vacate(step, run.page.in_step(), run.pages, tick);
-        if clean {
-            let entry = self.step(step);
-            entry.clean.set(run.page.in_step(), run.pages);
-            entry.zero.set(run.page.in_step(), run.pages);
-            self.totals.clean += run.pages as usize;
+        if !clean {
+            for page in run.page.in_step()..run.page.in_step() + run.pages {
+                let entry = self.step(step);
+                if run.zero.count_in(page, 1) > 0 {
+                    entry.zero.set(page, 1);
+                }
+                if run.clean.count_in(page, 1) > 0 {
+                    entry.clean.set(page, 1);
+                    self.totals.clean += 1;
+                }
+            }
+            return;
         }
+        let entry = self.step(step);
+        entry.clean.set(run.page.in_step(), run.pages);
+        entry.zero.set(run.page.in_step(), run.pages);
+        self.totals.clean += run.pages as usize;
+        if run.breaks_up {
+            self.step(step).backing = Backing::SmallPages;
+        }
+        if run.pages == STEP_PAGES {
+            self.unlink(step);
+            self.step(step).vacated = true;
+            self.link(step);
+            self.totals.vacated_steps += 1;
+        }
+    }
+
+    /// Is anything of this step in use? `None`: there are no steps from here on.
+    pub(crate) fn is_in_use(&mut self, step: u32) -> Option<bool> {
+        (step < self.end).then(|| step >= self.first && self.step(step).used_pages > 0)
+    }
+
+    /// Part of a step in use is about to be purged: its huge page, if it has one, will be none any more.
+    pub(crate) fn break_up(&mut self, step: u32) -> bool {
+        let entry = self.step(step);
+        let breaks = entry.backing == Backing::HugePages;
+        if breaks {
+            entry.backing = Backing::SmallPages;
+        }
+        breaks
     }
 
     /// Takes out a step that nobody uses, to be unmapped. `None`: there is none.
     pub(crate) fn claim_empty(&mut self) -> Option<u32> {
-        let step = self.heads[STEP_PAGES as usize].checked_sub(1)?;
+        let step = self.heads[VACATED].checked_sub(1).or(self.heads[EMPTY].checked_sub(1))?;
         let entry = self.step(step);
         let clean = entry.clean.count_in(0, STEP_PAGES) as usize;
         self.unlink(step);
+        let entry = self.step(step);
+        self.totals.vacated_steps -= usize::from(core::mem::take(&mut entry.vacated));
         self.totals.mapped -= STEP_PAGES as usize;
         self.totals.clean -= clean;
         Some(step)
@@ -518,12 +571,17 @@ impl Filler {
             let mut previous = 0;
             while let Some(step) = link.checked_sub(1) {
                 let entry = self.step(step).clone();
-                assert_eq!(usize::from(entry.longest), list);
+                assert_eq!(entry.list(), list);
+                assert!(!entry.vacated || (entry.used_pages == 0 && entry.dirty_pages() == 0));
+                totals.vacated_steps += usize::from(entry.vacated);
                 assert_eq!(entry.previous, previous);
                 assert_eq!(entry.used.runs(false).map(|(_, pages)| pages).max().unwrap_or(0), u32::from(entry.longest));
                 assert_eq!(entry.used.count_in(0, STEP_PAGES), u32::from(entry.used_pages));
-                assert!(entry.zero.0.iter().zip(entry.used.0).all(|(zero, used)| zero & used == 0));
-                assert!(entry.clean.0.iter().zip(entry.zero.0).all(|(clean, zero)| clean & !zero == 0));
+                assert_eq!(entry.zero.and_not(entry.used), entry.zero);
+                assert_eq!(entry.clean.and_not(entry.zero), PageBits::default());
+                if list == EMPTY && entry.next == 0 {
+                    assert_eq!(self.oldest_empty, link);
+                }
                 totals.mapped += STEP_PAGES as usize;
                 totals.used += usize::from(entry.used_pages);
                 totals.clean += entry.clean.count_in(0, STEP_PAGES) as usize;
@@ -537,13 +595,25 @@ impl Filler {
     }
 }
 
-/// May huge pages be broken up?
+/// Was it in or before tick `until`? Ticks wrap round.
+pub(crate) fn is_by(tick: u32, until: u32) -> bool {
+    until.wrapping_sub(tick) < u32::MAX / 2
+}
+
+/// How long what is claimed must have rested.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Thorough {
-    /// Only small pages and whole steps.
-    No,
-    /// Whatever is dirty.
-    Yes,
+pub(crate) struct Rested {
+    /// Free since this tick at the latest.
+    pub(crate) until: u32,
+    /// The same for pages whose release breaks a huge page up.
+    pub(crate) broken_until: u32,
+}
+
+impl Rested {
+    /// Whatever is free at tick `now`.
+    pub(crate) const fn any(now: u32) -> Self {
+        Self { until: now, broken_until: now }
+    }
 }
 
 /// Dirty pages on their way to be purged.
@@ -552,8 +622,13 @@ pub(crate) enum Thorough {
 pub(crate) struct DirtyRun {
     pub(crate) page: PageIndex,
     pub(crate) pages: u32,
-    /// It is a step's every page.
-    pub(crate) whole_step: bool,
+    /// How many of them hold memory: of a whole step perhaps not all.
+    pub(crate) dirty: u32,
+    /// It is part of a huge page.
+    pub(crate) breaks_up: bool,
+    /// What was clean and zero in the step before the claim.
+    clean: PageBits,
+    zero: PageBits,
 }
 
 #[cfg(test)]
@@ -574,41 +649,25 @@ mod tests {
         filler
     }
 
+    fn take(filler: &mut Filler, pages: u32, align: u32) -> Option<Run> {
+        filler.take(pages, align, usize::MAX).ok()
+    }
+
     #[test]
-    fn bits_behave_like_bools() {
-        let mut bits = PageBits::default();
-        let mut model = [false; 256];
-        let mut state = 7_u64;
-        for _ in 0..2_000 {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let from = (state >> 40) as u32 % 256;
-            let count = 1 + (state >> 20) as u32 % (256 - from);
-            if state >> 63 == 0 {
-                bits.set(from, count);
-            } else {
-                bits.clear(from, count);
-            }
-            model[from as usize..(from + count) as usize].fill(state >> 63 == 0);
-            let ones = model[from as usize..].iter().filter(|bit| **bit).count();
-            assert_eq!(bits.count_in(from, 256 - from) as usize, ones);
-            for value in [false, true] {
-                let mut expected = Vec::new();
-                let mut at = 0;
-                while at < 256 {
-                    let length = model[at..].iter().take_while(|bit| **bit == value).count();
-                    if length > 0 {
-                        expected.push((at as u32, length as u32));
-                    }
-                    at += length.max(1);
-                }
-                assert_eq!(bits.runs(value).collect::<Vec<_>>(), expected);
-            }
-            for (first, length) in bits.runs(false) {
-                let at = first + (state >> 32) as u32 % length;
-                let count = 1 + (state >> 16) as u32 % (first + length - at);
-                assert_eq!(bits.gap_around(at, count), length);
-            }
-        }
+    fn no_more_memory_is_taken_than_may_be() {
+        let mut filler = filler(2);
+        assert_eq!(filler.take(10, 1, 9).err(), Some(NotTaken::TooMuch));
+        let (small, huge) = (filler.take(256, 1, 256).expect("room"), filler.take(256, 1, 256).expect("room"));
+        assert_eq!(filler.take(1, 1, 256).err(), Some(NotTaken::NoRoom));
+        filler.give(small.page, 256, 1);
+        assert!(filler.take(256, 1, 0).is_ok(), "what holds memory already is no more of it");
+        filler.give(huge.page, 256, 1);
+        let claimed = filler.claim_empty_dirty(1).expect("it is empty");
+        filler.purged(&claimed, true);
+        filler.reopen(huge.page.step(), Backing::HugePages);
+        assert_eq!(filler.take(1, 1, 255).err(), Some(NotTaken::TooMuch), "a huge page comes as a whole");
+        assert!(filler.take(1, 1, 256).is_ok());
+        filler.check(2);
     }
 
     /// A random walk beside the simplest model: which pages are used, which hold memory, which were touched.
@@ -618,11 +677,12 @@ mod tests {
         let mut live: BTreeMap<u32, u32> = BTreeMap::new();
         let mut dirty = [false; (STEPS * STEP_PAGES) as usize];
         let mut touched = dirty;
-        // Odd steps have a huge page, which comes as a whole.
-        let touch = |dirty: &mut [bool], touched: &mut [bool], range: std::ops::Range<usize>| {
+        // Odd steps have a huge page, which comes as a whole, until it is broken up.
+        let mut small: [bool; STEPS as usize] = std::array::from_fn(|step| step % 2 == 0);
+        let touch = |small: &[bool], dirty: &mut [bool], touched: &mut [bool], range: std::ops::Range<usize>| {
             let step = range.start / STEP_PAGES as usize;
             let whole = step * STEP_PAGES as usize..(step + 1) * STEP_PAGES as usize;
-            if step % 2 == 1 && !dirty[whole.clone()].contains(&true) {
+            if !small[step] && !dirty[whole.clone()].contains(&true) {
                 dirty[whole].fill(true);
             }
             dirty[range.clone()].fill(true);
@@ -638,12 +698,12 @@ mod tests {
                 0..5 => {
                     let pages = if random(20) == 0 { 1 + random(STEP_PAGES) } else { 1 + random(12) };
                     let align = 1 << random(4);
-                    if let Some(run) = filler.take(pages, align) {
+                    if let Some(run) = take(&mut filler, pages, align) {
                         assert_eq!(run.page.0 % align, 0);
                         assert_eq!(run.page.step(), run.page.plus(pages - 1).step());
                         let range = run.page.0 as usize..(run.page.0 + pages) as usize;
                         assert_eq!(run.zeroed, !touched[range.clone()].contains(&true));
-                        touch(&mut dirty, &mut touched, range);
+                        touch(&small, &mut dirty, &mut touched, range);
                         if let Some((before, length)) = live.range(..=run.page.0).next_back() {
                             assert!(before + length <= run.page.0);
                         }
@@ -668,21 +728,34 @@ mod tests {
                     if let Some(zeroed) = extended {
                         let range = behind.start as usize..behind.end as usize;
                         assert_eq!(zeroed, !touched[range.clone()].contains(&true));
-                        touch(&mut dirty, &mut touched, range);
+                        touch(&small, &mut dirty, &mut touched, range);
                         let less = 1 + random(pages + more - 1);
                         filler.shorten(PageIndex(page), pages + more, less, tick);
                         live.insert(page, pages + more - less);
                     }
                 }
                 _ => {
-                    let thorough = if random(2) == 0 { Thorough::Yes } else { Thorough::No };
-                    if let Some(run) = filler.claim_dirty(tick, thorough) {
+                    let rested = if random(2) == 0 { Rested::any(tick) } else { Rested { until: tick, broken_until: tick.wrapping_sub(u32::MAX / 2) } };
+                    let claimed = match filler.claim_empty_dirty(tick) {
+                        Some(whole) => Some(whole),
+                        None => filler.claim_in_used(rested).ok(),
+                    };
+                    if let Some(run) = claimed {
                         let range = run.page.0 as usize..(run.page.0 + run.pages) as usize;
-                        assert!(dirty[range.clone()].iter().all(|dirty| *dirty));
+                        assert!(run.pages == STEP_PAGES || dirty[range.clone()].iter().all(|dirty| *dirty));
+                        assert!(dirty[range.clone()].contains(&true));
+                        assert!(live.range(run.page.0..run.page.0 + run.pages).next().is_none());
                         let works = random(4) != 0;
                         filler.purged(&run, works);
-                        dirty[range.clone()].fill(!works);
-                        touched[range].fill(!works);
+                        small[range.start / STEP_PAGES as usize] |= run.breaks_up && works;
+                        if works {
+                            dirty[range.clone()].fill(false);
+                            touched[range].fill(false);
+                        }
+                    }
+                    if random(3) == 0 && let Some((step, backing)) = filler.vacated() {
+                        assert_eq!(backing == Backing::SmallPages, small[step as usize]);
+                        filler.reopen(step, backing);
                     }
                 }
             }
@@ -700,31 +773,60 @@ mod tests {
     #[test]
     fn the_tightest_fit_is_taken() {
         let mut filler = filler(2);
-        let wall = filler.take(200, 1).expect("room");
-        let small = filler.take(50, 1).expect("room");
+        let wall = take(&mut filler, 200, 1).expect("room");
+        let small = take(&mut filler, 50, 1).expect("room");
         assert_eq!(small.page.step(), wall.page.step(), "56 pages are left there; the other step stays whole");
-        let large = filler.take(256, 1).expect("the other step is whole");
+        let large = take(&mut filler, 256, 1).expect("the other step is whole");
         assert_ne!(large.page.step(), wall.page.step());
-        assert_eq!(filler.take(7, 1), None);
-        assert!(filler.take(6, 1).is_some());
+        assert_eq!(take(&mut filler, 7, 1), None);
+        assert!(take(&mut filler, 6, 1).is_some());
     }
 
     #[test]
     fn only_pages_that_rest_are_claimed() {
-        let mut filler = filler(1);
-        let run = filler.take(10, 1).expect("room");
+        let mut filler = filler(2);
+        let (stays, run) = (take(&mut filler, 10, 1).expect("room"), take(&mut filler, 10, 1).expect("room"));
         filler.give(run.page, 10, 5);
-        assert_eq!(filler.claim_dirty(4, Thorough::Yes), None);
-        let claimed = filler.claim_dirty(5, Thorough::No).expect("old enough");
-        assert_eq!((claimed.page, claimed.pages, claimed.whole_step), (run.page, 10, false));
+        assert_eq!(filler.claim_in_used(Rested::any(4)).ok(), None);
+        let backing = filler.step(run.page.step()).backing;
+        let broken = backing == Backing::HugePages;
+        let (until, broken_until) = if broken { (9, 4) } else { (4, 9) };
+        assert_eq!(filler.claim_in_used(Rested { until, broken_until }).ok(), None, "{backing:?}");
+        let claimed = filler.claim_in_used(Rested::any(5)).expect("old enough");
+        assert_eq!((claimed.page.step(), claimed.breaks_up), (stays.page.step(), broken));
         filler.purged(&claimed, true);
-        assert_eq!(filler.totals().dirty(), 0);
+        assert_eq!(filler.step(run.page.step()).backing, Backing::SmallPages);
+        assert_eq!(filler.claim_in_used(Rested::any(9)).ok().is_some(), filler.totals().dirty() > 0);
+        filler.check(2);
+    }
+
+    #[test]
+    fn the_step_that_was_empty_first_goes_first() {
+        let mut filler = filler(3);
+        let runs: Vec<Run> = (0..3).map(|_| take(&mut filler, 256, 1).expect("room")).collect();
+        for (tick, index) in [(1, 2), (2, 0), (3, 1)] {
+            filler.give(runs[index].page, 256, tick);
+        }
+        assert_eq!(filler.claim_empty_dirty(0), None);
+        for (tick, index) in [(1, 2), (2, 0), (3, 1)] {
+            assert_eq!(filler.claim_empty_dirty(tick - 1), None);
+            let claimed = filler.claim_empty_dirty(tick).expect("it has rested");
+            assert_eq!((claimed.page, claimed.pages), (runs[index].page, 256));
+            filler.purged(&claimed, true);
+            filler.check(3);
+        }
+        assert_eq!((filler.totals().vacated_steps, filler.totals().held()), (3, 0));
+        assert_eq!(take(&mut filler, 1, 1), None, "what was given back is reopened first");
+        let (step, backing) = filler.vacated().expect("there are three");
+        filler.reopen(step, backing);
+        assert_eq!(take(&mut filler, 1, 1).map(|run| run.zeroed), Some(true));
+        filler.check(3);
     }
 
     #[test]
     fn an_empty_step_leaves_and_returns() {
         let mut filler = filler(2);
-        let run = filler.take(256, 1).expect("room");
+        let run = take(&mut filler, 256, 1).expect("room");
         let other = filler.claim_empty().expect("one step is unused");
         assert_ne!(other, run.page.step());
         assert_eq!(filler.claim_empty(), None);

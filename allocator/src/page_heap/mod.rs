@@ -12,25 +12,28 @@
 
 mod filler;
 mod huge;
+mod page_bits;
 mod zones;
 
 use core::ptr::NonNull;
 
 use crate::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
-use crate::config::{HUGE_PAGES_HEAP_BYTES, TABLE_GROWTH_BYTES};
+use crate::config::{HUGE_PAGES_HEAP_BYTES, RELEASE_CALL_BYTES, TABLE_GROWTH_BYTES};
 use crate::counters::{Counters, Event};
+use crate::limit::Marks;
 use crate::meta::Meta;
 use crate::options::HugePages;
 use crate::os::{self, MapError};
+use crate::pauses::{PauseKind, Pauses};
 use crate::span::page_table::{PageTable, REGION_BYTES, Table, ZONE_PAGES};
 use crate::sync::{Lock, Rank};
 use crate::units::{PAGE_BYTES, PageIndex, STEP_BYTES, STEP_PAGES, STEP_SHIFT, WINDOW_BYTES, WINDOW_SHIFT, round_up};
 
-use filler::{Backing, Filler, STEP_ENTRY_BYTES, Step};
+use filler::{Backing, DirtyRun, Filler, NotTaken, STEP_ENTRY_BYTES, Step};
 use huge::{Slot, Slots, State};
 use zones::{GrowthPace, StallGuard};
 
-pub(crate) use filler::{Run, Thorough};
+pub(crate) use filler::{Rested, Run};
 pub(crate) use huge::NotLive;
 
 /// The largest page run: one step. Larger blocks get huge slots.
@@ -60,6 +63,11 @@ const SKIPS_MAX: u32 = 64;
 pub(crate) struct PageHeap {
     pub(crate) table: PageTable,
     pub(crate) counters: Counters,
+    pub(crate) pauses: Pauses,
+    /// What growing and shrinking memory is held against.
+    pub(crate) marks: Marks,
+    /// Held across every call that gives memory back, so that none is under way when the process forks.
+    releasing: Lock<()>,
     growth: Lock<Growth>,
     state: Lock<[Filler; 2]>,
     huge: Lock<Slots>,
@@ -69,6 +77,12 @@ pub(crate) struct PageHeap {
     in_use: AtomicUsize,
     /// The most that was in use since somebody asked.
     peak: AtomicUsize,
+    /// Bytes of pages that hold memory, used or free, less those that central gave back within its spans. Written under `state`.
+    held_in_steps: AtomicUsize,
+    /// The same of slots. Written under `huge`.
+    held_in_slots: AtomicUsize,
+    /// Bytes within runs in use that were given back all the same, because only central's free blocks were there.
+    released_within: AtomicUsize,
     /// The current tick, told by the scavenger.
     tick: AtomicU32,
     huge_pages: AtomicU8,
@@ -101,7 +115,7 @@ pub(crate) struct PageHeapBytes {
     pub(crate) clean: usize,
     /// Mapped for the tables.
     pub(crate) tables: usize,
-    /// Of that, what belongs to steps that were ever reached. It stays when steps go.
+    /// Of that, what belongs to steps that were ever reached, other than those whose entries were given back with them.
     pub(crate) tables_used: usize,
 }
 
@@ -120,6 +134,9 @@ impl PageHeap {
         Self {
             table: PageTable::new(),
             counters: Counters::new(),
+            pauses: Pauses::new(),
+            marks: Marks::new(),
+            releasing: Lock::new(Rank::Release, ()),
             growth: Lock::new(
                 Rank::Growth,
                 Growth {
@@ -134,6 +151,9 @@ impl PageHeap {
             generation: AtomicU32::new(0),
             in_use: AtomicUsize::new(0),
             peak: AtomicUsize::new(0),
+            held_in_steps: AtomicUsize::new(0),
+            held_in_slots: AtomicUsize::new(0),
+            released_within: AtomicUsize::new(0),
             tick: AtomicU32::new(0),
             huge_pages: AtomicU8::new(0),
             stall_guard: StallGuard::new(),
@@ -146,13 +166,20 @@ impl PageHeap {
         self.huge_pages.store(option as u8, Ordering::Relaxed);
     }
 
-    /// What was chosen; and where the choice is ours, none while they stall.
-    fn huge_pages(&self, now_ns: u64) -> HugePages {
+    /// What was chosen.
+    pub(crate) fn huge_pages_option(&self) -> HugePages {
         match self.huge_pages.load(Ordering::Relaxed) {
             1 => HugePages::Never,
             2 => HugePages::Always,
-            _ if self.stall_guard.allows(now_ns) => HugePages::Auto,
-            _ => HugePages::Never,
+            _ => HugePages::Auto,
+        }
+    }
+
+    /// The same; but where the choice is ours, none while they stall.
+    fn huge_pages(&self, now_ns: u64) -> HugePages {
+        match self.huge_pages_option() {
+            HugePages::Auto if !self.stall_guard.allows(now_ns) => HugePages::Never,
+            chosen => chosen,
         }
     }
 
@@ -181,6 +208,52 @@ impl PageHeap {
         self.in_use.fetch_sub(bytes, Ordering::Relaxed);
     }
 
+    /// Memory that the heap holds from the system, tables and records of our own aside.
+    pub(crate) fn held(&self) -> usize {
+        // Relaxed, here and below: numbers of a moment.
+        let pages = self.held_in_steps.load(Ordering::Relaxed) + self.held_in_slots.load(Ordering::Relaxed);
+        pages.saturating_sub(self.released_within.load(Ordering::Relaxed))
+    }
+
+    /// Free memory that could be given back.
+    pub(crate) fn free(&self) -> usize {
+        let held = self.held_in_steps.load(Ordering::Relaxed) + self.held_in_slots.load(Ordering::Relaxed);
+        held.saturating_sub(self.in_use())
+    }
+
+    /// Notes what the steps hold now; says by how much that is more than before. The lock is held.
+    fn note_steps(&self, fillers: &[Filler; 2]) -> usize {
+        let held = fillers.iter().map(|filler| filler.totals().held()).sum::<usize>() * PAGE_BYTES;
+        // A load and a store: the lock is held.
+        let before = self.held_in_steps.load(Ordering::Relaxed);
+        self.held_in_steps.store(held, Ordering::Relaxed);
+        held.saturating_sub(before)
+    }
+
+    /// The same for slots.
+    fn note_slots(&self, slots: &Slots) -> usize {
+        let held = slots.totals().dirty;
+        let before = self.held_in_slots.load(Ordering::Relaxed);
+        self.held_in_slots.store(held, Ordering::Relaxed);
+        held.saturating_sub(before)
+    }
+
+    /// May so much more be held?
+    fn may_hold(&self, more: usize) -> bool {
+        more == 0 || self.held().saturating_add(more) <= self.marks.hard()
+    }
+
+    /// So many bytes within runs in use were given back, because only free blocks lay there.
+    pub(crate) fn released_within(&self, bytes: usize) {
+        self.released_within.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// They hold memory again, or will soon.
+    pub(crate) fn regained_within(&self, bytes: usize) {
+        self.released_within.fetch_sub(bytes, Ordering::Relaxed);
+        self.marks.took(bytes, self.held());
+    }
+
     /// Time goes on: what is freed from now on is younger than what was freed before.
     pub(crate) fn set_tick(&self, tick: u32) {
         // Relaxed, here and in `tick`: an age, nothing is ordered by it.
@@ -198,11 +271,20 @@ impl PageHeap {
         loop {
             // Acquire: sees the steps of the growths it counts. Pairs with the Release in `grow`.
             let generation = self.generation.load(Ordering::Acquire);
-            let taken = self.state.lock()[zone as usize].take(pages, align);
-            if let Some(run) = taken {
-                self.gain(pages as usize * PAGE_BYTES);
-                return Some(run);
+            let most = self.marks.hard().saturating_sub(self.held()) / PAGE_BYTES;
+            let mut state = self.state.lock();
+            match state[zone as usize].take(pages, align, most) {
+                Ok(run) => {
+                    let more = self.note_steps(&state);
+                    drop(state);
+                    self.gain(pages as usize * PAGE_BYTES);
+                    self.marks.took(more, self.held());
+                    return Some(run);
+                }
+                Err(NotTaken::TooMuch) => return None,
+                Err(NotTaken::NoRoom) => {}
             }
+            drop(state);
             self.grow(zone, generation)?;
         }
     }
@@ -211,12 +293,20 @@ impl PageHeap {
     pub(crate) fn give_run(&self, page: PageIndex, pages: u32) {
         self.lose(pages as usize * PAGE_BYTES);
         self.state.lock()[zone_of(page) as usize].give(page, pages, self.tick());
+        self.marks.freed(self.free());
     }
 
     /// Makes a run longer where it is. `Some(true)`: the new pages are zero. `None`: it cannot grow there.
     pub(crate) fn extend_run(&self, page: PageIndex, pages: u32, more: u32) -> Option<bool> {
-        let zeroed = self.state.lock()[zone_of(page) as usize].extend(page, pages, more)?;
+        if !self.may_hold(more as usize * PAGE_BYTES) {
+            return None;
+        }
+        let mut state = self.state.lock();
+        let zeroed = state[zone_of(page) as usize].extend(page, pages, more)?;
+        let grown = self.note_steps(&state);
+        drop(state);
         self.gain(more as usize * PAGE_BYTES);
+        self.marks.took(grown, self.held());
         Some(zeroed)
     }
 
@@ -224,6 +314,7 @@ impl PageHeap {
     pub(crate) fn shorten_run(&self, page: PageIndex, pages: u32, less: u32) {
         self.lose(less as usize * PAGE_BYTES);
         self.state.lock()[zone_of(page) as usize].shorten(page, pages, less, self.tick());
+        self.marks.freed(self.free());
     }
 
     // ---- growing ---------------------------------------------------------------------------------------------------
@@ -231,6 +322,10 @@ impl PageHeap {
     /// Adds a step to a zone, unless somebody did since `generation`. `None`: no memory or no address space.
     #[cold]
     fn grow(&self, zone: Zone, generation: u32) -> Option<()> {
+        self.pauses.watch(PauseKind::PageHeap, STEP_BYTES, || self.grow_now(zone, generation))
+    }
+
+    fn grow_now(&self, zone: Zone, generation: u32) -> Option<()> {
         let mut growth = self.growth.lock();
         // Relaxed: only growers change it, and they hold the lock.
         if self.generation.load(Ordering::Relaxed) != generation {
@@ -239,13 +334,18 @@ impl PageHeap {
         if self.table.start().is_none() {
             self.settle(&mut growth)?;
         }
-        let (again, gap_bytes) = {
+        let (vacated, again, gap_bytes) = {
             let filler = &mut self.state.lock()[zone as usize];
             let totals = filler.totals();
-            (filler.take_unmapped(), (totals.mapped - totals.used) * PAGE_BYTES)
+            let vacated = filler.vacated();
+            let open = totals.mapped - totals.vacated_steps * STEP_PAGES as usize;
+            let again = if vacated.is_some() { None } else { filler.take_unmapped() };
+            (vacated, again, (open - totals.used) * PAGE_BYTES)
         };
-        let step = match again {
-            Some(step) => match self.map_step(step) {
+        // One that was given back, one that was unmapped, or a new one.
+        let step = match (vacated, again) {
+            (Some((step, _)), _) => step,
+            (None, Some(step)) => match self.map_step(step) {
                 Ok(()) => step,
                 // Somebody else's by now: left alone for good.
                 Err(MapError::Occupied) => return Some(()),
@@ -254,15 +354,23 @@ impl PageHeap {
                     return None;
                 }
             },
-            None => self.map_next_step(&mut growth, zone)?,
+            (None, None) => self.map_next_step(&mut growth, zone)?,
         };
         let address = self.table.address(PageIndex::of_step(step));
         let now_ns = os::now_ns();
         let huge = zone == Zone::Window
             && growth.pace.next_step_is_huge(self.huge_pages(now_ns), self.in_use(), gap_bytes, now_ns);
-        self.advise(address, STEP_BYTES, huge);
         let backing = if huge { Backing::HugePages } else { Backing::SmallPages };
-        self.state.lock()[zone as usize].add(step, backing);
+        if vacated.is_none_or(|(_, before)| before != backing) {
+            self.advise(address, STEP_BYTES, huge);
+        }
+        {
+            let filler = &mut self.state.lock()[zone as usize];
+            match vacated {
+                Some(_) => filler.reopen(step, backing),
+                None => filler.add(step, backing),
+            }
+        }
         // Release: the step is there. Pairs with the Acquire in `take_run`.
         self.generation.fetch_add(1, Ordering::Release);
         drop(growth);
@@ -373,7 +481,7 @@ impl PageHeap {
 
     fn map(&self, address: usize, bytes: usize) -> Result<(), MapError> {
         self.counters.count(Event::Map);
-        let mapped = os::map_at(address, bytes);
+        let mapped = self.pauses.watch(PauseKind::System, bytes, || os::map_at(address, bytes));
         if mapped.is_err() {
             self.counters.count(Event::Refused);
         }
@@ -386,7 +494,7 @@ impl PageHeap {
     unsafe fn unmap(&self, address: usize, bytes: usize) -> bool {
         self.counters.count(Event::Unmap);
         // SAFETY: handed on to the caller.
-        let unmapped = unsafe { os::unmap(address, bytes) };
+        let unmapped = self.pauses.watch(PauseKind::System, bytes, || unsafe { os::unmap(address, bytes) });
         if !unmapped {
             self.counters.count(Event::Refused);
         }
@@ -416,6 +524,10 @@ impl PageHeap {
 
     /// Takes a block of more than a step, or one that is going to grow. `None`: no memory.
     pub(crate) fn take_huge(&self, bytes: usize, align: usize, meta: &Meta) -> Option<HugeBlock> {
+        self.pauses.watch(PauseKind::PageHeap, bytes, || self.take_huge_now(bytes, align, meta))
+    }
+
+    fn take_huge_now(&self, bytes: usize, align: usize, meta: &Meta) -> Option<HugeBlock> {
         let size = huge_size(bytes)?;
         if self.table.start().is_none() {
             let mut growth = self.growth.lock();
@@ -427,6 +539,10 @@ impl PageHeap {
         loop {
             let claimed = self.huge.lock().claim(size, align, meta);
             let Some(slot) = claimed else { return self.take_outside(size, align, meta) };
+            if !self.may_hold(size.saturating_sub(slot.dirty)) {
+                self.put_back(slot);
+                return None;
+            }
             match self.map_slot(&slot, size) {
                 Ok(mapped) => return Some(self.hand_out(slot, mapped, size)),
                 Err(MapError::OutOfMemory) => {
@@ -467,9 +583,17 @@ impl PageHeap {
 
     fn hand_out(&self, slot: Slot, mapped: usize, size: usize) -> HugeBlock {
         self.gain(size);
-        let live = Slot { mapped, size, dirty: slot.dirty.max(size), state: State::Live, ..slot };
-        self.huge.lock().settle_slot(live);
+        self.settle_and_note(Slot { mapped, size, dirty: slot.dirty.max(size), state: State::Live, ..slot });
         HugeBlock { address: os::block(slot.address), size, dirty: slot.dirty.min(size) }
+    }
+
+    /// Ends what a claim began; more of the slot may hold memory than before.
+    fn settle_and_note(&self, slot: Slot) {
+        let mut huge = self.huge.lock();
+        huge.settle_slot(slot);
+        let more = self.note_slots(&huge);
+        drop(huge);
+        self.marks.took(more, self.held());
     }
 
     /// Puts a busy slot back as it was.
@@ -481,6 +605,9 @@ impl PageHeap {
     /// A mapping of its own, for blocks that do not fit the window.
     #[cold]
     fn take_outside(&self, size: usize, align: usize, meta: &Meta) -> Option<HugeBlock> {
+        if !self.may_hold(size) {
+            return None;
+        }
         let padded = if align > PAGE_BYTES { size.checked_add(align)? } else { size.checked_add(PAGE_BYTES)? };
         self.counters.count(Event::Map);
         let Some(mapping) = os::map_anywhere(padded) else {
@@ -542,16 +669,24 @@ impl PageHeap {
             huge.settle_slot(retained);
             huge.totals().free_dirty()
         };
-        if free_dirty > RETAINED_MAX_BYTES.max(self.in_use()) {
-            self.release_slots(free_dirty - RETAINED_MAX_BYTES, self.tick());
+        let mut surplus = if free_dirty > RETAINED_MAX_BYTES.max(self.in_use()) { free_dirty - RETAINED_MAX_BYTES } else { 0 };
+        while surplus > 0
+            && let Ok(released) = self.release_of_slot(self.tick())
+        {
+            surplus = surplus.saturating_sub(released);
         }
+        self.marks.freed(self.free());
         Ok(slot.size)
     }
 
     /// Gives the address space of a claimed slot outside the window back. `false`: the system would not take it.
     fn drop_outside(&self, slot: Slot) -> bool {
         // Forgotten first: once unmapped, the addresses are anybody's, and another slot's perhaps.
-        self.huge.lock().forget(slot.address);
+        {
+            let mut huge = self.huge.lock();
+            huge.forget(slot.address);
+            self.note_slots(&huge);
+        }
         // SAFETY: the block was given up by its owner, and the slot was claimed (I-claim).
         let unmapped = unsafe { self.unmap(slot.address, slot.mapped) };
         if !unmapped {
@@ -570,6 +705,9 @@ impl PageHeap {
             // Address space is cheaper than calls, unless there is a limit on it: a slot that grows is mapped up to its next doubling.
             let ahead = slot.mapped.saturating_mul(2).clamp(size, slot.room);
             let ahead = if size > slot.mapped && os::address_space_is_limited() { size } else { ahead };
+            if !self.may_hold(size.saturating_sub(slot.dirty)) {
+                return None;
+            }
             let mapped = self.map_slot(&slot, if size > slot.mapped { ahead } else { size });
             mapped.or_else(|_| self.map_slot(&slot, size)).ok().map(|mapped| (size, mapped))
         });
@@ -579,8 +717,7 @@ impl PageHeap {
         };
         self.lose(slot.size);
         self.gain(size);
-        let live = Slot { mapped, size, dirty: slot.dirty.max(size), state: State::Live, ..slot };
-        self.huge.lock().settle_slot(live);
+        self.settle_and_note(Slot { mapped, size, dirty: slot.dirty.max(size), state: State::Live, ..slot });
         Ok(Some((slot.size, HugeBlock { address: os::block(address), size, dirty: slot.dirty.min(size) })))
     }
 
@@ -596,7 +733,8 @@ impl PageHeap {
         let Some(size) = huge_size(bytes) else { return Ok(None) };
         let Some(old) = self.huge.lock().claim_live(address)? else { return Ok(None) };
         let keep = Slot { state: State::Live, ..old };
-        let new = if old.outside { None } else { self.claim_empty_slot(size, align, meta) };
+        let fits = !old.outside && self.may_hold(size.saturating_sub(old.dirty));
+        let new = if fits { self.claim_empty_slot(size, align, meta) } else { None };
         let Some(new) = new else {
             self.huge.lock().settle_slot(keep);
             return Ok(None);
@@ -618,7 +756,9 @@ impl PageHeap {
         huge.settle_slot(Slot { mapped: 0, dirty: 0, size: 0, state: State::Vacant, ..old });
         let live = Slot { mapped: size.max(old.mapped), dirty: dirty.max(size), size, state: State::Live, ..new };
         huge.settle_slot(live);
+        let more = self.note_slots(&huge);
         drop(huge);
+        self.marks.took(more, self.held());
         self.lose(old.size);
         self.gain(size);
         Ok(Some((old.size, HugeBlock { address: os::block(new.address), size, dirty: dirty.min(size) })))
@@ -641,92 +781,187 @@ impl PageHeap {
 
     // ---- giving memory back ----------------------------------------------------------------------------------------
 
-    /// Gives back up to `bytes` of free dirty memory that became free in or before tick `until`; says how much it was.
-    pub(crate) fn release(&self, bytes: usize, until: u32, thorough: Thorough) -> usize {
-        let mut released = self.release_slots(bytes, until);
-        if os::address_space_is_limited() {
-            released += self.unmap_empty_steps(bytes.saturating_sub(released));
+    /// Gives back some free memory, in one call to the system, which is short: what has been free for the longest and breaks nothing up
+    /// first. `scarce`: address space is limited and goes back too. Says how many bytes it was; `Err`: there is none that has rested, or
+    /// the system refuses.
+    pub(crate) fn release_some(&self, rested: Rested, scarce: bool) -> Result<usize, ()> {
+        let _alone = self.releasing.lock();
+        for zone in [Zone::Window, Zone::Sampled] {
+            if scarce && zone == Zone::Window {
+                if let Ok(released) = self.unmap_empty_step() {
+                    return Ok(released);
+                }
+                continue;
+            }
+            let claimed = self.state.lock()[zone as usize].claim_empty_dirty(rested.until);
+            if let Some(run) = claimed {
+                return self.purge_run(&run, zone);
+            }
+        }
+        if let Ok(released) = self.release_of_slot(rested.until).or_else(|()| self.release_of_tail(scarce)) {
+            return Ok(released);
         }
         for zone in [Zone::Window, Zone::Sampled] {
-            while released < bytes {
-                let claimed = self.state.lock()[zone as usize].claim_dirty(until, thorough);
-                let Some(run) = claimed else { break };
-                let purged = self.purge_run(run.page, run.pages);
-                self.state.lock()[zone as usize].purged(&run, purged);
-                if !purged {
-                    return released;
+            let mut looked = 0;
+            loop {
+                let mut state = self.state.lock();
+                let steps = state[zone as usize].totals().mapped / STEP_PAGES as usize;
+                match state[zone as usize].claim_in_used(rested) {
+                    Ok(run) => {
+                        drop(state);
+                        return self.purge_run(&run, zone);
+                    }
+                    // Steps that are unmapped for a while are looked at too, so twice round is surely all of them.
+                    Err(some) => looked += some as usize,
                 }
-                released += run.pages as usize * PAGE_BYTES;
+                if looked > 2 * steps {
+                    break;
+                }
             }
+        }
+        Err(())
+    }
+
+    /// Gives back all that is free and has rested; says how many bytes it was.
+    pub(crate) fn release_all(&self, rested: Rested) -> usize {
+        let scarce = os::address_space_is_limited();
+        let mut released = 0;
+        while let Ok(some) = self.release_some(rested, scarce) {
+            released += some;
         }
         released
     }
 
-    /// Purges a claimed run. Where the kernel's page is larger than ours, only whole kernel pages; the caller then believes that
-    /// nothing was purged, which is safe.
-    fn purge_run(&self, page: PageIndex, pages: u32) -> bool {
-        let address = self.table.address(page);
-        let bytes = pages as usize * PAGE_BYTES;
+    /// Purges a claimed run; of a whole step, the entries in the tables as well. Where the kernel's page is larger than ours, only whole
+    /// kernel pages; the caller then believes that nothing was purged, which is safe.
+    fn purge_run(&self, run: &DirtyRun, zone: Zone) -> Result<usize, ()> {
+        let address = self.table.address(run.page);
+        let bytes = run.pages as usize * PAGE_BYTES;
         let aligned = address.is_multiple_of(os::page_bytes()) && bytes.is_multiple_of(os::page_bytes());
         // SAFETY: the run is claimed (I-claim): nobody has it, and its content is of no use.
-        aligned && unsafe { self.purge(address, bytes) }
+        let purged = aligned && unsafe { self.purge(address, bytes) };
+        if purged && run.breaks_up {
+            // Or the kernel might put the huge page together again, and the memory with it.
+            let step = PageIndex::of_step(run.page.step());
+            self.advise(self.table.address(step), STEP_BYTES, false);
+        }
+        if purged && run.pages == STEP_PAGES {
+            for &table in Table::NEEDED {
+                let bytes = STEP_PAGES as usize * table.bytes_per_page();
+                let entries = self.table.entry(table, run.page);
+                if entries.is_multiple_of(os::page_bytes()) && bytes.is_multiple_of(os::page_bytes()) {
+                    // SAFETY: entries of pages that are all claimed: they say that nothing is there, which is what zeros say. Somebody
+                    // who asks for a wild address may read either.
+                    unsafe { self.purge(entries, bytes) };
+                }
+            }
+        }
+        let mut state = self.state.lock();
+        state[zone as usize].purged(run, purged);
+        self.note_steps(&state);
+        if purged { Ok(run.dirty as usize * PAGE_BYTES) } else { Err(()) }
     }
 
-    /// Unmaps retained slots and the dirty tails of live ones, oldest first, until `bytes` are gone.
-    fn release_slots(&self, bytes: usize, until: u32) -> usize {
-        let mut released = 0;
-        while released < bytes {
+    /// Purges the end of the retained slot that has rested for the longest, or unmaps it when little is left.
+    fn release_of_slot(&self, until: u32) -> Result<usize, ()> {
+        /// Unmapping what holds no memory still takes a while where there is very much of it.
+        const UNMAP_BYTES: usize = 1 << 30;
+        loop {
             let claimed = self.huge.lock().claim_retained(until);
-            let Some(slot) = claimed else { break };
+            let slot = claimed.ok_or(())?;
             if slot.outside {
-                if !self.drop_outside(slot) {
-                    return released;
-                }
-            } else {
+                return if self.drop_outside(slot) { Ok(slot.dirty) } else { Err(()) };
+            }
+            let end = slot.address + slot.dirty;
+            let (left, done) = if slot.dirty > RELEASE_CALL_BYTES {
+                // To the boundary of a huge page, so that none is broken up.
+                let start = slot.address.max((end - 1) / RELEASE_CALL_BYTES * RELEASE_CALL_BYTES);
                 // SAFETY: the slot is claimed (I-claim) and no program has it.
-                let unmapped = unsafe { self.unmap(slot.address, slot.mapped) };
-                if !unmapped {
-                    self.put_back(slot);
-                    return released;
-                }
-                self.huge.lock().settle_slot(Slot { mapped: 0, dirty: 0, state: State::Vacant, ..slot });
+                let purged = unsafe { self.purge(start, end - start) };
+                (Slot { dirty: start - slot.address, state: State::Retained, ..slot }, purged)
+            } else {
+                let keep = if slot.mapped > UNMAP_BYTES { slot.mapped - UNMAP_BYTES.min(slot.mapped - slot.dirty) } else { 0 };
+                // SAFETY: as above.
+                let unmapped = unsafe { self.unmap(slot.address + keep, slot.mapped - keep) };
+                let state = if keep > 0 { State::Retained } else { State::Vacant };
+                (Slot { mapped: keep, dirty: slot.dirty.min(keep), state, ..slot }, unmapped)
+            };
+            if !done {
+                self.put_back(slot);
+                return Err(());
             }
-            released += slot.dirty;
-        }
-        let scarce = os::address_space_is_limited();
-        while released < bytes {
-            let claimed = self.huge.lock().claim_tail(STEP_BYTES, scarce);
-            let Some(slot) = claimed else { break };
-            // SAFETY: the program has the first `size` bytes, and gets no more while the slot is `Trimmed`; what lies behind is ours (I-claim).
-            let unmapped = unsafe { self.unmap(slot.address + slot.size, slot.mapped - slot.size) };
-            self.huge.lock().settle_tail(slot.address, if unmapped { slot.size } else { slot.mapped });
-            if !unmapped {
-                return released;
+            let mut huge = self.huge.lock();
+            huge.settle_slot(left);
+            self.note_slots(&huge);
+            drop(huge);
+            if slot.dirty > left.dirty {
+                return Ok(slot.dirty - left.dirty);
             }
-            released += slot.dirty - slot.size;
         }
-        released
     }
 
-    /// Where address space is scarce: gives steps back that nobody uses.
-    fn unmap_empty_steps(&self, bytes: usize) -> usize {
-        let mut released = 0;
+    /// Unmaps what lies dirty behind a block that a program has, or where address space is scarce what lies mapped there.
+    fn release_of_tail(&self, scarce: bool) -> Result<usize, ()> {
+        let claimed = self.huge.lock().claim_tail(STEP_BYTES, scarce);
+        let slot = claimed.ok_or(())?;
+        // From the end, a piece at a time.
+        let more = slot.mapped - slot.size;
+        let dirty = slot.dirty - slot.size;
+        let keep = if dirty > RELEASE_CALL_BYTES { slot.dirty - RELEASE_CALL_BYTES } else { slot.size };
+        debug_assert!(slot.mapped - keep <= more);
+        // SAFETY: the program has the first `size` bytes, and gets no more while the slot is `Trimmed`; what lies behind is ours (I-claim).
+        let unmapped = unsafe { self.unmap(slot.address + keep, slot.mapped - keep) };
+        let mut huge = self.huge.lock();
+        huge.settle_tail(slot.address, if unmapped { keep } else { slot.mapped });
+        self.note_slots(&huge);
+        if unmapped { Ok(slot.dirty - keep) } else { Err(()) }
+    }
+
+    /// Runs something that gives memory back within runs in use, through [`purge_within`](Self::purge_within).
+    pub(crate) fn releasing<R>(&self, work: impl FnOnce() -> R) -> R {
+        let _alone = self.releasing.lock();
+        work()
+    }
+
+    /// Gives back the memory of some kernel pages within a run in use.
+    ///
+    /// # Safety
+    ///
+    /// - The caller has claimed them (I-claim): nobody uses what lies there, nor will before it is told so.
+    pub(crate) unsafe fn purge_within(&self, page: PageIndex, offset: usize, bytes: usize) -> bool {
+        if self.state.lock()[zone_of(page) as usize].break_up(page.step()) {
+            self.advise(self.table.address(PageIndex::of_step(page.step())), STEP_BYTES, false);
+        }
+        // SAFETY: handed on to the caller.
+        unsafe { self.purge(self.table.address(page) + offset, bytes) }
+    }
+
+    /// Is anything in this step of the window in use? `None`: there are no steps from here on.
+    pub(crate) fn is_step_in_use(&self, step: u32) -> Option<bool> {
+        self.state.lock()[Zone::Window as usize].is_in_use(step)
+    }
+
+    /// Bytes that were given back within runs in use.
+    pub(crate) fn all_released_within(&self) -> usize {
+        self.released_within.load(Ordering::Relaxed)
+    }
+
+    /// Where address space is scarce: gives a step back that nobody uses.
+    fn unmap_empty_step(&self) -> Result<usize, ()> {
         // Growing waits: a step must not be mapped again while it is being unmapped.
         let _growth = self.growth.lock();
-        while released < bytes {
-            let claimed = self.state.lock()[Zone::Window as usize].claim_empty();
-            let Some(step) = claimed else { break };
-            // SAFETY: the step is claimed (I-claim) and nobody uses any of its pages.
-            let unmapped = unsafe { self.unmap(self.table.address(PageIndex::of_step(step)), STEP_BYTES) };
-            let mut state = self.state.lock();
-            if !unmapped {
-                state[Zone::Window as usize].restore_empty(step);
-                return released;
-            }
+        let claimed = self.state.lock()[Zone::Window as usize].claim_empty();
+        let step = claimed.ok_or(())?;
+        // SAFETY: the step is claimed (I-claim) and nobody uses any of its pages.
+        let unmapped = unsafe { self.unmap(self.table.address(PageIndex::of_step(step)), STEP_BYTES) };
+        let mut state = self.state.lock();
+        if unmapped {
             state[Zone::Window as usize].put_unmapped(step);
-            released += STEP_BYTES;
+        } else {
+            state[Zone::Window as usize].restore_empty(step);
         }
-        released
+        self.note_steps(&state);
+        if unmapped { Ok(STEP_BYTES) } else { Err(()) }
     }
 
     // ---- reading ---------------------------------------------------------------------------------------------------
@@ -740,6 +975,7 @@ impl PageHeap {
             })
         };
         let slots = self.huge.lock().totals();
+        let vacated: usize = self.state.lock().iter().map(|filler| filler.totals().vacated_steps).sum();
         let (tables, steps) = {
             let growth = self.growth.lock();
             (growth.tables.iter().flatten().sum(), growth.next_step.iter().sum::<u32>() as usize)
@@ -752,17 +988,21 @@ impl PageHeap {
             dirty: pages.2 * PAGE_BYTES + slots.free_dirty(),
             clean: pages.3 * PAGE_BYTES + slots.mapped - slots.dirty,
             tables,
-            tables_used: steps * (STEP_PAGES as usize * per_page + STEP_ENTRY_BYTES),
+            tables_used: steps * (STEP_PAGES as usize * per_page + STEP_ENTRY_BYTES) - vacated * STEP_PAGES as usize * per_page,
         }
     }
 
-    /// Free memory that could be given back.
-    pub(crate) fn dirty(&self) -> usize {
-        let pages: usize = self.state.lock().iter().map(|filler| filler.totals().dirty()).sum();
-        pages * PAGE_BYTES + self.huge.lock().totals().free_dirty()
+    /// Waits until no memory is being given back, and keeps it so. Comes before all other locks of the rooms above.
+    pub(crate) fn hold_releases(&self) {
+        self.releasing.before_fork();
     }
 
-    /// Takes every lock, in order.
+    /// Ends [`hold_releases`](Self::hold_releases).
+    pub(crate) fn resume_releases(&self) {
+        self.releasing.after_fork();
+    }
+
+    /// Takes every other lock, in order.
     pub(crate) fn before_fork(&self) {
         self.growth.before_fork();
         self.state.before_fork();
@@ -789,6 +1029,7 @@ impl PageHeap {
         let bytes = self.bytes();
         assert_eq!(bytes.mapped, bytes.runs + bytes.huge + bytes.dirty + bytes.clean);
         assert_eq!(self.in_use(), bytes.runs + bytes.huge);
+        assert_eq!(self.free(), bytes.dirty);
     }
 }
 

@@ -71,7 +71,7 @@ fn a_block_may_be_freed_and_resized_while_it_is_trimmed() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(core::sync::atomic::Ordering::Relaxed) {
-                heap.release(usize::MAX, heap.tick(), Thorough::No);
+                heap.release_all(Rested { until: heap.tick(), broken_until: heap.tick().wrapping_sub(1 << 30) });
             }
         });
         for round in 0..2_000 {
@@ -146,12 +146,12 @@ fn what_is_released_is_gone_and_comes_back_as_zero() {
     for run in &runs[1..] {
         heap.give_run(run.page, run.pages);
     }
-    let dirty = heap.dirty();
+    let dirty = heap.free();
     assert_eq!(dirty, 7 * 100 * PAGE_BYTES);
-    let first = heap.release(dirty / 3, 0, Thorough::Yes);
-    assert!((dirty / 3..dirty).contains(&first), "at least what was asked for, in whole runs: {first} of {dirty}");
-    assert_eq!(first + heap.release(usize::MAX, 0, Thorough::Yes), dirty);
-    assert_eq!(heap.dirty(), 0);
+    let first = heap.release_some(Rested::any(0), false).expect("there is something");
+    assert!(first > 0 && first < dirty, "one call: {first} of {dirty}");
+    assert_eq!(first + heap.release_all(Rested::any(0)), dirty);
+    assert_eq!(heap.free(), 0);
     assert!(is_filled(heap.table.address(runs[0].page), 100 * PAGE_BYTES, 0xff), "what is in use is untouched");
     let again = heap.take_run(100, 1, Zone::Window).expect("memory is there");
     assert!(again.zeroed);
@@ -174,8 +174,8 @@ fn a_warm_slot_whose_room_somebody_else_took_stays_of_use() {
     let again = heap.take_huge(3 << 20, 1, meta).expect("memory is there");
     assert_eq!((again.address.addr().get(), again.dirty), (address, first.size), "still warm");
     heap.give_huge(address).expect("a live block");
-    heap.release(usize::MAX, 0, Thorough::Yes);
-    assert_eq!(heap.dirty(), 0);
+    heap.release_all(Rested::any(0));
+    assert_eq!(heap.free(), 0);
     heap.check();
 }
 
@@ -190,9 +190,9 @@ fn huge_pages_that_stall_are_not_asked_for() {
     }
     // A huge page comes as a whole: what is left of its step is free, but not clean.
     let next_is_huge = || {
-        let before = heap.dirty();
+        let before = heap.free();
         heap.take_run(STEP_PAGES - 56, 1, Zone::Window).expect("memory is there");
-        let dirty = heap.dirty() - before;
+        let dirty = heap.free() - before;
         assert!(dirty == 0 || dirty == 56 * PAGE_BYTES, "{dirty}");
         dirty > 0
     };
@@ -224,10 +224,10 @@ fn a_purge_that_fails_leaves_the_pages_dirty() {
     let run = heap.take_run(10, 1, Zone::Window).expect("memory is there");
     heap.give_run(run.page, 10);
     world.plan(Plan::From(world.calls()));
-    assert_eq!(heap.release(usize::MAX, 0, Thorough::Yes), 0);
-    assert_eq!(heap.dirty(), 10 * PAGE_BYTES);
+    assert_eq!(heap.release_all(Rested::any(0)), 0);
+    assert_eq!(heap.free(), 10 * PAGE_BYTES);
     world.plan(Plan::Nothing);
-    assert_eq!(heap.release(usize::MAX, 0, Thorough::Yes), 10 * PAGE_BYTES);
+    assert_eq!(heap.release_all(Rested::any(0)), 10 * PAGE_BYTES);
     heap.check();
 }
 
@@ -243,7 +243,7 @@ fn where_address_space_is_scarce_empty_steps_are_unmapped_and_mapped_again() {
         fill(heap.table.address(run.page), PAGE_BYTES, 1);
         heap.give_run(run.page, 256);
     }
-    heap.release(usize::MAX, 0, Thorough::Yes);
+    heap.release_all(Rested::any(0));
     assert!(world.mapped_bytes() < 2 << 20, "{} bytes stayed mapped", world.mapped_bytes());
     let again: Vec<Run> = core::iter::from_fn(|| heap.take_run(256, 1, Zone::Window)).collect();
     assert_eq!(again.len(), runs.len());
@@ -290,7 +290,7 @@ fn a_huge_block_that_outgrows_its_slot_moves_without_copying() {
     assert!(is_filled(target + size, 1 << 20, 0));
     heap.check();
     assert_eq!(heap.give_huge(target), Ok(2 << 30));
-    heap.release(usize::MAX, 0, Thorough::Yes);
+    heap.release_all(Rested::any(0));
     assert_eq!(heap.bytes().mapped - heap.bytes().runs, heap.bytes().clean);
     heap.check();
 }
@@ -390,7 +390,9 @@ fn walk(heap: &PageHeap, meta: &Meta, seed: u64, steps: usize) {
             }
             _ => {
                 heap.set_tick(step as u32);
-                heap.release(random.below(8 << 20), step as u32, Thorough::Yes);
+                for _ in 0..random.below(5) {
+                    let _ = heap.release_some(Rested::any(step as u32), false);
+                }
             }
         }
         if step % 128 == 0 {

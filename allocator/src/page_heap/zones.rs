@@ -8,7 +8,8 @@
 
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::config::{
-    BURST_GAP_SHARE, GROWTH_BURST_NS, HUGE_PAGES_BURST_BYTES, HUGE_PAGES_HEAP_BYTES, HUGE_PAUSE_NS, HUGE_STALL_NS, HUGE_STALLS_MAX,
+    BURST_GAP_SHARE, GROWTH_BURST_NS, HUGE_LONG_PAUSE_NS, HUGE_LONG_STALL_NS, HUGE_PAGES_BURST_BYTES, HUGE_PAGES_HEAP_BYTES,
+    HUGE_PAUSE_NS, HUGE_STALL_NS, HUGE_STALLS_MAX,
 };
 use crate::options::HugePages;
 
@@ -62,7 +63,9 @@ impl StallGuard {
 
     /// A huge page took so long to come.
     pub(crate) fn came(&self, took_ns: u64, now_ns: u64) {
-        if took_ns <= HUGE_STALL_NS {
+        if took_ns > HUGE_LONG_STALL_NS {
+            self.off_until_ns.store(now_ns.saturating_add(HUGE_LONG_PAUSE_NS), Ordering::Relaxed);
+        } else if took_ns <= HUGE_STALL_NS {
             self.stalls.store(0, Ordering::Relaxed);
         } else if self.stalls.fetch_add(1, Ordering::Relaxed) + 1 >= HUGE_STALLS_MAX {
             // After the pause a single stall is enough.
@@ -100,6 +103,16 @@ mod tests {
         guard.came(1, now);
         guard.came(HUGE_STALL_NS + 1, now);
         assert!(guard.allows(now), "one that came in time makes up for the others");
+    }
+
+    #[test]
+    fn one_long_stall_turns_them_off_for_a_minute() {
+        let guard = StallGuard::new();
+        guard.came(HUGE_LONG_STALL_NS, 1);
+        assert!(guard.allows(2), "not long enough");
+        guard.came(HUGE_LONG_STALL_NS + 1, 3);
+        assert!(!guard.allows(3 + HUGE_LONG_PAUSE_NS - 1));
+        assert!(guard.allows(3 + HUGE_LONG_PAUSE_NS));
     }
 
     #[test]

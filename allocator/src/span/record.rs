@@ -48,12 +48,16 @@ pub(crate) struct PageRecord {
     zeroed: AtomicU8,
     /// First page: which of the class's lists the span is on, plus one; 0 when on none. Class lock.
     pub(crate) list: AtomicU8,
+    /// First page: what was seen when somebody looked last for free memory within the span; see `central::within`. Class lock.
+    pub(crate) seen: AtomicU8,
     /// First page: the span's length. Written at birth, and by growing and shrinking in place.
     pages: AtomicU16,
     /// First page: blocks that central has, bits and untouched ones together. Class lock.
     pub(crate) free: AtomicU16,
     /// First page: blocks from this index on were never handed out. Class lock.
     pub(crate) fresh: AtomicU16,
+    /// First page: kernel pages within the span that were given back, because only free blocks lie there. Class lock.
+    pub(crate) released: AtomicU16,
     /// First page: neighbours on that list, page index plus one. Class lock.
     pub(crate) next: AtomicU32,
     /// See [`next`](Self::next).
@@ -100,6 +104,11 @@ impl PageRecord {
         SizeClass::from_index(usize::from(self.identity.load(Ordering::Relaxed).to_le_bytes()[1]))
     }
 
+    /// In spans of many blocks: the pages between this one and the first.
+    pub(crate) fn back(&self) -> u32 {
+        u32::from(self.identity.load(Ordering::Relaxed).to_le_bytes()[2])
+    }
+
     #[inline]
     pub(crate) fn pages(&self) -> u32 {
         u32::from(self.pages.load(Ordering::Relaxed))
@@ -122,6 +131,8 @@ impl PageRecord {
         self.fresh.store(0, Ordering::Relaxed);
         self.zeroed.store(u8::from(zeroed), Ordering::Relaxed);
         self.list.store(0, Ordering::Relaxed);
+        self.seen.store(0, Ordering::Relaxed);
+        self.released.store(0, Ordering::Relaxed);
         self.identity.store(identity(Kind::Blocks, class.index() as u8, back as u8), Ordering::Relaxed);
     }
 

@@ -9,7 +9,7 @@ pub(crate) mod slow;
 
 use core::ptr::NonNull;
 
-use crate::atomic::{AtomicPtr, Ordering};
+use crate::atomic::{AtomicPtr, Ordering, compiler_fence};
 use crate::config::IDLE_ENTRIES;
 use crate::counters::{Counters, Event};
 use crate::fatal::misuse;
@@ -95,7 +95,7 @@ impl Record {
     #[inline]
     pub(crate) fn alloc_quickly(&self, class: SizeClass) -> Option<NonNull<u8>> {
         let hot = self.hot().split(class);
-        if !slow::turn_quickly(hot, self.cold(class), class, self) {
+        if !self.turn(class) {
             return None;
         }
         // SAFETY: the calling thread owns the record.
@@ -105,10 +105,23 @@ impl Record {
     /// As [`alloc_quickly`](Self::alloc_quickly), for a block that the fast path had no room for. `false`: it was not taken.
     #[inline]
     pub(crate) fn free_quickly(&self, block: NonNull<u8>, class: SizeClass) -> bool {
-        let hot = self.hot().split(class);
-        let turned = !in_sampled_zone(block.addr().get()) && slow::turn_quickly(hot, self.cold(class), class, self);
+        let turned = !in_sampled_zone(block.addr().get()) && self.turn(class);
         // SAFETY: the calling thread owns the record, and the block is the program's to give.
-        turned && unsafe { hot.push(block) }
+        turned && unsafe { self.hot().split(class).push(block) }
+    }
+
+    /// Lets the two arrays of a class change places, if that is all there is to do.
+    #[inline]
+    fn turn(&self, class: SizeClass) -> bool {
+        // Relaxed, and compiler fences only: the other side has every thread go through a barrier between what it writes and what it reads
+        // (see `recall`).
+        self.turning.store(1, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        let turned = self.recalled.load(Ordering::Relaxed) == 0
+            && slow::turn_quickly(self.hot().split(class), self.cold(class), class, self);
+        // Release: who sees that no turn is under way sees what it did. Pairs with the Acquire in `recall`.
+        self.turning.store(0, Ordering::Release);
+        turned
     }
 
     /// A block of a class that the fast path did not have. `None`: no memory.
@@ -221,6 +234,46 @@ impl Record {
         }
     }
 
+    /// Has all classes that were not in a slow entry since number `before` give up what they cache.
+    pub(crate) fn shed_idle(&self, before: u32, supply: &Supply) {
+        let age = self.entry().wrapping_sub(before);
+        for class in SizeClass::all().filter(|class| class.shape() != Shape::Whole) {
+            // Relaxed: the owner's own.
+            if self.entry().wrapping_sub(self.cold(class).touched.load(Ordering::Relaxed)) > age {
+                self.drain_class(class, supply);
+            }
+        }
+    }
+
+    /// Gives everything that is cached to central, except what the owner may be about to take: it sleeps. See `recall`.
+    pub(crate) fn recall(&self, supply: &Supply) {
+        for class in SizeClass::all() {
+            match class.shape() {
+                Shape::Split => slow::recall_split(self.hot().split(class), self.cold(class), class, supply),
+                Shape::Stack => slow::recall_stack(self.hot().stack(class), self.cold(class), class, supply),
+                Shape::Whole => self.drain_whole(class, supply),
+            }
+        }
+        self.let_all_go(supply);
+    }
+
+    /// The owner is back: does the rest of [`recall`](Self::recall).
+    pub(crate) fn settle(&self, supply: &Supply) {
+        for class in SizeClass::all() {
+            match class.shape() {
+                Shape::Split => slow::settle_split(self.hot().split(class), self.cold(class), class, supply),
+                Shape::Stack => slow::settle_stack(self.hot().stack(class), self.cold(class), class, supply),
+                Shape::Whole => {}
+            }
+        }
+    }
+
+    fn drain_whole(&self, class: SizeClass, supply: &Supply) {
+        while let Some(block) = self.take_whole(class) {
+            supply.flush_blocks(class, &[block.as_ptr()]);
+        }
+    }
+
     fn drain_class(&self, class: SizeClass, supply: &Supply) {
         let cold = self.cold(class);
         let held = slow::held_bytes(cold, class);
@@ -239,9 +292,7 @@ impl Record {
     pub(crate) fn drain(&self, supply: &Supply) {
         for class in SizeClass::all() {
             if class.shape() == Shape::Whole {
-                while let Some(block) = self.take_whole(class) {
-                    supply.flush_blocks(class, &[block.as_ptr()]);
-                }
+                self.drain_whole(class, supply);
             } else {
                 self.drain_class(class, supply);
             }

@@ -7,8 +7,9 @@ use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 
 use crate::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use crate::config::{BUDGET_AT_BIRTH_BYTES, BUDGET_EARNED_PER_BYTES, BUDGET_MAX_BYTES, LEASE_BYTES};
+use crate::config::{BUDGET_AT_BIRTH_BYTES, BUDGET_EARNED_PER_BYTES, BUDGET_MAX_BYTES, IDLE_TICKS, LEASE_BYTES};
 use crate::counters::Counters;
+use crate::limit::Patience;
 use crate::size_class::{SLOT_WORDS, Shape, SizeClass};
 use crate::slot::{ColdSlot, SlotCounts, SplitSlot, StackSlot};
 use crate::supply::Supply;
@@ -132,6 +133,24 @@ pub(crate) struct Record {
     hand: AtomicU8,
     /// Slow entries so far: every so many look at the clock.
     entries: AtomicU32,
+    /// Not zero: somebody takes, or took, what is cached here, because the thread sleeps. See `recall`.
+    pub(crate) recalled: AtomicU32,
+    /// Not zero: the thread is changing a slot outside of its slow path.
+    pub(crate) turning: AtomicU32,
+    /// The last call to give up caches that was heard.
+    pub(crate) sheds: AtomicU32,
+    /// The number of slow entries when idle classes gave up their caches the last time, and the tick then.
+    shed_entry: AtomicU32,
+    /// See [`shed_entry`](Self::shed_entry).
+    shed_tick: AtomicU32,
+    /// The address of the owner's thread-local word; 0: not known, or not there any more.
+    pub(crate) word: AtomicUsize,
+    /// How the slots stood when somebody looked last whether the owner does anything.
+    stamp: AtomicU64,
+    /// How long the owner gave memory back beyond half of its time, and when that was reckoned; see [`Patience`].
+    patience_level_ns: AtomicU64,
+    /// See [`patience_level_ns`](Self::patience_level_ns).
+    patience_last_ns: AtomicU64,
     /// Bytes that may be cached by depth, or are.
     held: AtomicUsize,
     /// Bytes leased from the process beyond what every thread has.
@@ -253,6 +272,54 @@ impl Record {
     pub(crate) fn end_loans(&self, supply: &Supply) {
         supply.give_back(self.leased.load(Ordering::Relaxed));
         self.leased.store(0, Ordering::Relaxed);
+    }
+
+    /// Does nothing change here? Compares with what was seen the last time; an empty record is not worth asking.
+    pub(crate) fn is_idle(&self) -> bool {
+        if self.is_empty() || self.recalled.load(Ordering::Relaxed) != 0 {
+            return false;
+        }
+        let mut stamp = u64::from(self.entry());
+        for class in SizeClass::all() {
+            let seen = match class.shape() {
+                Shape::Split => self.hot.split(class).stamp(),
+                Shape::Stack => self.hot.stack(class).state.load(Ordering::Relaxed),
+                Shape::Whole => self.whole(class).allocations.load(Ordering::Relaxed),
+            };
+            stamp = stamp.rotate_left(5) ^ seen;
+        }
+        self.stamp.swap(stamp, Ordering::Relaxed) == stamp
+    }
+
+    /// Is it time to look for classes that were not used? At the first slow entry of a while; says the number of the slow entry of the last
+    /// time.
+    pub(crate) fn shed_is_due(&self, tick: u32) -> Option<u32> {
+        if tick.wrapping_sub(self.shed_tick.load(Ordering::Relaxed)) < IDLE_TICKS {
+            return None;
+        }
+        self.shed_tick.store(tick, Ordering::Relaxed);
+        let before = self.shed_entry.load(Ordering::Relaxed);
+        self.shed_entry.store(self.entry(), Ordering::Relaxed);
+        Some(before)
+    }
+
+    /// How much patience its owner has left.
+    pub(crate) fn patience(&self) -> Patience {
+        Patience {
+            level_ns: self.patience_level_ns.load(Ordering::Relaxed),
+            last_ns: self.patience_last_ns.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(crate) fn set_patience(&self, patience: Patience) {
+        self.patience_level_ns.store(patience.level_ns, Ordering::Relaxed);
+        self.patience_last_ns.store(patience.last_ns, Ordering::Relaxed);
+    }
+
+    /// Nothing is held any more, whatever the slots say: what they cached was taken.
+    pub(crate) fn let_all_go(&self, supply: &Supply) {
+        self.held.store(0, Ordering::Relaxed);
+        self.end_leases(supply);
     }
 
     /// Counts a slow entry; says its number.

@@ -6,7 +6,7 @@
 //! Every entry also doubles what the thread means to have of the class (its *depth*), as far as its budget goes, so that a class in
 //! use is soon here rarely and one that is not stays small.
 
-use core::ptr;
+use core::ptr::{self, NonNull};
 
 use crate::atomic::Ordering;
 use crate::config::{EXCHANGE_CHECK_PERIOD, MAGAZINE_BLOCKS_MIN, STACK_ARMED};
@@ -375,6 +375,34 @@ pub(crate) fn drain_split(hot: &SplitSlot, cold: &ColdSlot, class: SizeClass, su
     });
 }
 
+/// Gives everything of a class to central but what the thread it belongs to may be about to take; that thread sleeps, and does the rest in
+/// [`settle_split`] when it is back.
+pub(crate) fn recall_split(hot: &SplitSlot, cold: &ColdSlot, class: SizeClass, supply: &Supply) {
+    cold.recall_split(hot, |blocks| supply.flush_blocks(class, blocks));
+}
+
+/// The thread is back: the slot is as good as new afterwards.
+pub(crate) fn settle_split(hot: &SplitSlot, cold: &ColdSlot, class: SizeClass, supply: &Supply) {
+    let left = cold.settle_split(hot, |cold| {
+        disarm(hot, cold);
+        if let Some(magazine) = cold.take_alloc_magazine() {
+            supply.spare_magazine(magazine);
+        }
+        if let Some(magazine) = close(hot, cold) {
+            supply.spare_magazine(magazine);
+        }
+        cold.depth.store(0, Ordering::Relaxed);
+        cold.quick_turns.store(0, Ordering::Relaxed);
+    });
+    give_left(class, left, supply);
+}
+
+fn give_left(class: SizeClass, left: [Option<NonNull<u8>>; 2], supply: &Supply) {
+    for block in left.into_iter().flatten() {
+        supply.flush_blocks(class, &[block.as_ptr()]);
+    }
+}
+
 // ---- stack ---------------------------------------------------------------------------------------------------------
 
 /// The stack is dry, or its armed allocations are used up.
@@ -545,4 +573,23 @@ pub(crate) fn drain_stack(hot: &StackSlot, cold: &ColdSlot, class: SizeClass, su
         }
         cold.depth.store(0, Ordering::Relaxed);
     });
+}
+
+/// As [`recall_split`].
+pub(crate) fn recall_stack(hot: &StackSlot, cold: &ColdSlot, class: SizeClass, supply: &Supply) {
+    cold.recall_stack(hot, |blocks| supply.flush_blocks(class, blocks));
+}
+
+/// As [`settle_split`].
+pub(crate) fn settle_stack(hot: &StackSlot, cold: &ColdSlot, class: SizeClass, supply: &Supply) {
+    let left = cold.settle_stack(hot, |cold| {
+        cold.set_stack(hot, hot.state.load(Ordering::Relaxed) / ARMED_ONE, 0);
+        hot.capacity.store(0, Ordering::Relaxed);
+        hot.base.store(ptr::null_mut(), Ordering::Relaxed);
+        if let Some(stack) = cold.take_alloc_magazine() {
+            supply.spare_magazine(stack);
+        }
+        cold.depth.store(0, Ordering::Relaxed);
+    });
+    give_left(class, left, supply);
 }
