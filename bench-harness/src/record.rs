@@ -117,7 +117,7 @@ pub(crate) struct Measurement {
     pub(crate) minor_faults: u64,
     /// Page faults that waited for a disk.
     pub(crate) major_faults: u64,
-    /// What a workload noted besides, in bytes.
+    /// What a workload noted besides; the name says the unit (`subject::note`).
     pub(crate) notes: BTreeMap<String, u64>,
 }
 

@@ -134,7 +134,7 @@ fn inputs() -> PathBuf {
 
 #[test]
 fn every_workload_does_what_it_says() {
-    let context = Context { percent: 1, inputs: inputs() };
+    let context = Context { percent: 1, inputs: inputs(), ..Context::default() };
     let claimed: Vec<&str> = CLAIMS.iter().map(|claim| claim.workload).collect();
     let all: Vec<&str> = workload::all().map(|workload| workload.name).collect();
     assert_eq!(claimed, all, "every workload has a claim");

@@ -13,6 +13,8 @@ pub mod threads;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use crate::controls::Controls;
+
 pub use rng::Rng;
 
 /// What a workload needs to know.
@@ -22,6 +24,15 @@ pub struct Context {
     pub percent: u64,
     /// Folder with the input of the real workloads.
     pub inputs: PathBuf,
+    /// What the allocator offers besides memory.
+    pub controls: Controls,
+}
+
+impl Default for Context {
+    /// All of the operations, no inputs, and an allocator that only allocates.
+    fn default() -> Self {
+        Self { percent: 100, inputs: PathBuf::new(), controls: Controls::NONE }
+    }
 }
 
 impl Context {
