@@ -14,7 +14,7 @@ use freestone_bench::workload::{self, Workload};
 use crate::machine::is_busy;
 use crate::record::{Kept, Measurement, Outcome};
 use crate::statistics::{Estimate, Side, geometric_mean};
-use crate::subjects::FREESTONE;
+use crate::subjects::{FREESTONE, Subject};
 
 /// How to print.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -153,7 +153,7 @@ impl<'a> Report<'a> {
 
     fn comparison(&self, row: &Row<'_>, metric: &Metric) -> Option<Comparison<'a>> {
         let freestone = self.freestone()?;
-        let others = (0..self.subjects.len()).filter(|&index| index != freestone);
+        let others = (0..self.subjects.len()).filter(|&index| is_other(self.subjects[index]));
         let medians = others.filter_map(|index| Some((index, row.cells[index].estimate(metric)?.median)));
         let (best, _) = medians.min_by(|a, b| a.1.total_cmp(&b.1))?;
         let by_round = row.cells[best].ratios(&row.cells[freestone], metric);
@@ -179,7 +179,9 @@ impl<'a> Report<'a> {
         let machine = &session.machine;
         let subjects = session.subjects.iter().map(|its| {
             let is_number = its.version.starts_with(|first: char| first.is_ascii_digit());
-            if is_number { format!("{} {}", its.subject, its.version) } else { format!("{} ({})", its.subject, its.version) }
+            let version = if is_number { its.version.clone() } else { format!("({})", its.version) };
+            let option = its.option.as_ref().map_or_else(String::new, |option| format!(" with {option}"));
+            format!("{} {version}{option}", its.subject)
         });
         let subjects = subjects.collect::<Vec<_>>().join(", ");
         let mut lines = vec![("Subjects", subjects)];
@@ -281,7 +283,7 @@ impl<'a> Report<'a> {
 
     /// Is there Freestone, and somebody to compare it with?
     fn compares(&self) -> bool {
-        self.freestone().is_some() && self.subjects.len() > 1
+        self.freestone().is_some() && self.subjects.iter().any(|subject| is_other(subject))
     }
 
     fn print_row(&self, row: &Row<'_>, metric: &Metric) -> Vec<String> {
@@ -415,6 +417,11 @@ const PLAIN: TableStyle = TableStyle::new()
     .header_lines(ContentLineStyle::none())
     .header_separator(LineStyle::none().fill('─'))
     .content_lines(ContentLineStyle::none());
+
+/// Is it another allocator? Freestone under another environment is none: the best choice for a row says nothing about the default.
+fn is_other(subject: &str) -> bool {
+    subject != FREESTONE && Subject::by_name(subject).is_none_or(|known| known.variant.is_none())
+}
 
 fn plural(count: usize) -> &'static str {
     if count == 1 { "" } else { "s" }

@@ -40,7 +40,8 @@ fn a_wrong_command_line_gets_one_sentence() {
         (&["--workloads", "hot-64,"], "freestone-bench: there is no workload ''; --list names them"),
         (
             &["--subjects", "malloc"],
-            "freestone-bench: there is no subject 'malloc'; they are system, jemalloc, mimalloc, snmalloc, freestone",
+            "freestone-bench: there is no subject 'malloc'; they are system, jemalloc, mimalloc, snmalloc, freestone-keep, \
+             freestone-eager, freestone-off, freestone",
         ),
         (&["--fast"], "freestone-bench: unexpected argument '--fast' found; --help shows what there is"),
         (
