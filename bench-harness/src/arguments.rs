@@ -19,7 +19,7 @@ pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) verb: Option<Verb>,
 
-    /// All workloads, ten times: about 20 minutes.
+    /// All workloads but those of memory over time, ten times: about 20 minutes.
     #[arg(long)]
     pub(crate) full: bool,
 

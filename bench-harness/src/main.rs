@@ -158,7 +158,7 @@ fn measure(arguments: &Arguments, format: Format) -> Result<Ending> {
     let end = End { session: session.date.clone(), seconds: started.elapsed().as_secs(), cores_of_others };
     keeper.keep(&Record::End(end.clone()))?;
 
-    let all = session.workloads.len() == workload::all().count();
+    let all = arguments.full;
     let ending = show(&Kept { session, runs, end: Some(end) }, format);
     if format == Format::Text {
         say(&farewell(keeper.path(), started.elapsed(), all));
@@ -194,7 +194,7 @@ fn chosen_workloads(arguments: &Arguments) -> Result<Vec<&'static Workload>> {
         names.extend(found);
     }
     let is_chosen = |its: &&Workload| {
-        if names.is_empty() { arguments.full || its.telling } else { names.contains(&its.name) }
+        if names.is_empty() { (arguments.full && !its.is_over_time()) || its.telling } else { names.contains(&its.name) }
     };
     Ok(workload::all().filter(is_chosen).collect())
 }
