@@ -696,7 +696,10 @@ fn ninety_nine_percent(nanos: &mut [u64]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Block, Heap, needed_bytes, ninety_nine_percent, small};
+    use super::{Block, Context, Heap, WORKLOADS, needed_bytes, ninety_nine_percent, small};
+    use crate::controls::Controls;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     #[test]
     fn the_pages_that_survivors_need_are_those_that_a_byte_of_them_lies_on() {
@@ -729,6 +732,43 @@ mod tests {
         assert!(heap.peak_bytes <= bytes);
         assert_eq!(heap.allocations, 30_000);
         assert_eq!(heap.blocks.capacity(), capacity);
+    }
+
+    #[test]
+    fn an_allocator_that_offers_controls_is_told() {
+        static LIMITS: Mutex<Vec<Option<usize>>> = Mutex::new(Vec::new());
+        static IDLE: AtomicU64 = AtomicU64::new(0);
+        static REQUESTS: AtomicU64 = AtomicU64::new(0);
+        let controls = Controls {
+            set_memory_limit: Some(|bytes| LIMITS.lock().expect("no thread panics").push(bytes)),
+            thread_idle: Some(|| _ = IDLE.fetch_add(1, Ordering::Relaxed)),
+            observe: Some(|requests_per_second, _| _ = REQUESTS.fetch_add(requests_per_second as u64, Ordering::Relaxed)),
+            notes: Some(|note| note("pauses", 7)),
+        };
+        let context = Context { percent: 1, controls, ..Context::default() };
+        let run = |name: &str| {
+            let workload = WORKLOADS.iter().find(|workload| workload.name == name).expect("it is one of them");
+            (workload.run)(&context)
+        };
+
+        let full = (512 << 20) / 100 / 10 * 6;
+        let above = run("limit-under-load");
+        assert_eq!(*LIMITS.lock().expect("no thread panics"), [Some(full), None]);
+        let below = run("limit-below-live");
+        let limits = LIMITS.lock().expect("no thread panics").clone();
+        assert!(limits[2].is_some_and(|bytes| bytes < full / 2), "{limits:?}");
+        assert_eq!(limits[3], None);
+        let free = run("limit-under-load-free");
+        assert_eq!(LIMITS.lock().expect("no thread panics").iter().flatten().count(), 2);
+        assert_eq!(above.checksum, free.checksum, "a limit changes no work");
+        assert_eq!(below.checksum, free.checksum);
+
+        run("many-idle-threads");
+        assert_eq!(IDLE.load(Ordering::Relaxed), 0);
+        run("many-idle-threads-told");
+        assert_eq!(IDLE.load(Ordering::Relaxed), 5);
+        let day = run("load-curve");
+        assert_eq!(REQUESTS.load(Ordering::Relaxed), day.operations, "every hour is one second");
     }
 
     #[test]
