@@ -433,10 +433,11 @@ impl<'a> Report<'a> {
             table.add_row(texts);
         }
         let live = row.noted("live_bytes").iter().flatten().map(|noted| noted.median).fold(0.0, f64::max) / MIB;
-        let said = format!(
-            "In MiB: before the burst, and so many seconds after its last free, with the program idle. {live:.1} MiB stay live; the kernel\n\
-             pages they lie on are \"needed\". Who gives back all else and cannot move blocks gets down to before + needed."
-        );
+        let said = if live > 0.0 {
+            format!("In MiB, with the program idle. {live:.1} MiB stay live.")
+        } else {
+            "In MiB, with the program idle. Nothing stays live.".to_owned()
+        };
         print_right(text, &format!("Resident over time, {}", row.workload), &said, table, format);
     }
 
@@ -453,6 +454,14 @@ impl<'a> Report<'a> {
                 Estimate::RUNS_MIN
             )
         };
+        let measured = self.rows.iter().flat_map(|row| &row.cells).flat_map(|cell| cell.by_round.values());
+        if measured.flat_map(|measurement| measurement.notes.keys()).any(|name| second(name).is_some()) {
+            let _ = writeln!(
+                text,
+                "Resident over time is without files: before the burst, and so many seconds after its last free. \"Needed\" are the kernel\n\
+                 pages that hold a part of what stays live: who gives back all else, and cannot move blocks, gets to before + needed."
+            );
+        }
         if !self.compares() {
             return;
         }
