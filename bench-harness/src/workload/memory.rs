@@ -220,7 +220,13 @@ impl Heap {
     }
 
     fn make(&mut self) -> Block {
-        let block = Block::new((self.sizes)(&mut self.rng), self.allocations);
+        let size = (self.sizes)(&mut self.rng);
+        self.make_sized(size)
+    }
+
+    /// Its word is its number, multiplied so that it is told from others by any of its bytes: touching overwrites one of them.
+    fn make_sized(&self, size: usize) -> Block {
+        let block = Block::new(size, self.allocations.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         block.touch();
         block
     }
@@ -257,8 +263,7 @@ impl Heap {
         for _ in 0..times {
             let size = (self.sizes)(&mut self.rng);
             self.shrink(most_bytes.saturating_sub(size));
-            let block = Block::new(size, self.allocations);
-            block.touch();
+            let block = self.make_sized(size);
             self.add(block);
         }
     }
