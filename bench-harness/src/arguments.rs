@@ -19,7 +19,7 @@ pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) verb: Option<Verb>,
 
-    /// All workloads, ten times: about 20 minutes.
+    /// All workloads but those of memory over time, ten times: about 20 minutes.
     #[arg(long)]
     pub(crate) full: bool,
 
@@ -27,7 +27,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NAMES", value_delimiter = ',', action = ArgAction::Append)]
     pub(crate) workloads: Vec<String>,
 
-    /// These subjects: system, jemalloc, mimalloc, snmalloc, freestone.
+    /// These subjects: system, jemalloc, mimalloc, snmalloc, freestone, and freestone under another option:
+    /// freestone-keep (retain:keep), freestone-eager (retain:off), freestone-off (background:off).
     #[arg(long, value_name = "NAMES", value_delimiter = ',', action = ArgAction::Append, conflicts_with = "with")]
     pub(crate) subjects: Vec<String>,
 

@@ -1,6 +1,6 @@
 //! Speaks to cargo: what the workspace consists of, and please build the subjects.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::env;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
@@ -219,7 +219,9 @@ impl Cargo {
             return Ok(Ok(Vec::new()));
         }
         let features: Vec<&str> = subjects.iter().filter_map(|subject| subject.feature).collect();
-        let artifacts = self.metadata(&features).ok().and_then(|(_, metadata)| metadata.artifacts(PACKAGE, subjects.len()));
+        // Variants share one.
+        let binaries: BTreeSet<String> = subjects.iter().map(|subject| subject.binary()).collect();
+        let artifacts = self.metadata(&features).ok().and_then(|(_, metadata)| metadata.artifacts(PACKAGE, binaries.len()));
         let bar = progress(artifacts)?;
         if bar.is_hidden() {
             let names: Vec<&str> = subjects.iter().map(|subject| subject.name).collect();
@@ -228,8 +230,8 @@ impl Cargo {
         let mut command = self.command("build");
         command.args(["--release", "--locked", "--package", PACKAGE, "--message-format", "json-render-diagnostics"]);
         command.arg("--target-dir").arg(&self.target).arg("--features").arg(features.join(","));
-        for subject in subjects {
-            command.arg("--bin").arg(subject.binary());
+        for binary in &binaries {
+            command.arg("--bin").arg(binary);
         }
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut cargo = command.spawn().with_context(|| format!("cannot run {}", self.program.display()))?;
@@ -247,9 +249,9 @@ impl Cargo {
             }
             bar.inc(1);
             let binary = message["target"]["name"].as_str().unwrap_or_default();
-            let subject = subjects.iter().find(|subject| subject.binary() == binary);
-            if let (Some(subject), Some(program)) = (subject, message["executable"].as_str()) {
-                built.push(Built { subject, program: program.into() });
+            if let Some(program) = message["executable"].as_str() {
+                let its = subjects.iter().filter(|subject| subject.binary() == binary);
+                built.extend(its.map(|subject| Built { subject, program: program.into() }));
             }
         }
         let status = cargo.wait().context("cannot wait for cargo")?;

@@ -138,7 +138,11 @@ fn measure(arguments: &Arguments, format: Format) -> Result<Ending> {
         workloads: workloads.iter().map(|workload| workload.name.to_owned()).collect(),
         subjects: proved
             .iter()
-            .map(|(built, version)| Version { subject: built.subject.name.to_owned(), version: version.clone() })
+            .map(|(built, version)| Version {
+                subject: built.subject.name.to_owned(),
+                version: version.clone(),
+                option: built.subject.variant.map(|variant| format!("{}={}", variant.variable, variant.value)),
+            })
             .collect(),
         left_out,
         environment: arguments.env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
@@ -154,7 +158,7 @@ fn measure(arguments: &Arguments, format: Format) -> Result<Ending> {
     let end = End { session: session.date.clone(), seconds: started.elapsed().as_secs(), cores_of_others };
     keeper.keep(&Record::End(end.clone()))?;
 
-    let all = session.workloads.len() == workload::all().count();
+    let all = arguments.full;
     let ending = show(&Kept { session, runs, end: Some(end) }, format);
     if format == Format::Text {
         say(&farewell(keeper.path(), started.elapsed(), all));
@@ -189,7 +193,9 @@ fn chosen_workloads(arguments: &Arguments) -> Result<Vec<&'static Workload>> {
         ensure!(!found.is_empty() && !wanted.is_empty(), Misuse(format!("there is no workload '{wanted}'; --list names them")));
         names.extend(found);
     }
-    let is_chosen = |its: &&Workload| if names.is_empty() { arguments.full || its.telling } else { names.contains(&its.name) };
+    let is_chosen = |its: &&Workload| {
+        if names.is_empty() { (arguments.full && !its.is_over_time()) || its.telling } else { names.contains(&its.name) }
+    };
     Ok(workload::all().filter(is_chosen).collect())
 }
 

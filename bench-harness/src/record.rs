@@ -49,7 +49,7 @@ pub(crate) struct Session {
     pub(crate) subjects: Vec<Version>,
     /// Who was to take part and could not, and why.
     pub(crate) left_out: Vec<LeftOut>,
-    /// The whole environment of a subject's process, `NAME=VALUE`.
+    /// The whole environment of a subject's process, `NAME=VALUE`; a variant has an option more.
     pub(crate) environment: Vec<String>,
 }
 
@@ -60,6 +60,9 @@ pub(crate) struct Version {
     pub(crate) subject: String,
     /// What it says of itself.
     pub(crate) version: String,
+    /// What makes it a variant, `NAME=VALUE`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) option: Option<String>,
 }
 
 /// A subject that does not.
@@ -117,7 +120,7 @@ pub(crate) struct Measurement {
     pub(crate) minor_faults: u64,
     /// Page faults that waited for a disk.
     pub(crate) major_faults: u64,
-    /// What a workload noted besides, in bytes.
+    /// What a workload noted besides; the name says the unit (`subject::note`).
     pub(crate) notes: BTreeMap<String, u64>,
 }
 

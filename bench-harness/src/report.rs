@@ -9,12 +9,12 @@ use std::fmt::Write;
 
 use anstyle::{AnsiColor, Style};
 use comfy_table::{CellAlignment, ContentLineStyle, LineStyle, Table, TableStyle, presets};
-use freestone_bench::workload::{self, Workload};
+use freestone_bench::workload;
 
 use crate::machine::is_busy;
 use crate::record::{Kept, Measurement, Outcome};
 use crate::statistics::{Estimate, Side, geometric_mean};
-use crate::subjects::FREESTONE;
+use crate::subjects::{FREESTONE, Subject};
 
 /// How to print.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,12 +25,19 @@ pub(crate) enum Format {
     Markdown,
 }
 
+/// Units from large to small: from which value on, and its name.
+type Units = &'static [(f64, &'static str)];
+
+const TIMES: Units = &[(1e9, "s"), (1e6, "ms"), (1e3, "µs"), (1.0, "ns")];
+const MIB: f64 = 1024.0 * 1024.0;
+const BYTES: Units = &[(1024.0 * MIB, "GiB"), (MIB, "MiB"), (1024.0, "KiB")];
+const COUNTS: Units = &[(1.0, "")];
+
 /// Something that was measured. Less is better.
 struct Metric {
     title: &'static str,
     of: fn(&Measurement) -> f64,
-    /// From large to small: from which value on, and its name.
-    units: &'static [(f64, &'static str)],
+    units: Units,
     better: &'static str,
     worse: &'static str,
 }
@@ -38,7 +45,7 @@ struct Metric {
 const TIME: Metric = Metric {
     title: "Time per operation",
     of: |measurement| measurement.nanos as f64 / measurement.operations.max(1) as f64,
-    units: &[(1e9, "s"), (1e6, "ms"), (1e3, "µs"), (1.0, "ns")],
+    units: TIMES,
     better: "faster",
     worse: "slower",
 };
@@ -46,7 +53,7 @@ const TIME: Metric = Metric {
 const MEMORY: Metric = Metric {
     title: "Peak memory of the process (RSS)",
     of: |measurement| measurement.peak_rss_bytes as f64,
-    units: &[(1024.0 * 1024.0 * 1024.0, "GiB"), (1024.0 * 1024.0, "MiB"), (1024.0, "KiB")],
+    units: BYTES,
     better: "smaller",
     worse: "larger",
 };
@@ -70,6 +77,35 @@ impl Cell<'_> {
     }
 }
 
+/// A part of a table, with a mean of its own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Section {
+    Real,
+    Patterns,
+    OverTime,
+}
+
+impl Section {
+    const ALL: [Self; 3] = [Self::Real, Self::Patterns, Self::OverTime];
+
+    /// A workload that an older harness knew is a pattern.
+    fn of(workload: &str) -> Self {
+        match workload::by_name(workload) {
+            Some(workload) if workload.is_real() => Self::Real,
+            Some(workload) if workload.is_over_time() => Self::OverTime,
+            _ => Self::Patterns,
+        }
+    }
+
+    fn title(self) -> &'static str {
+        match self {
+            Self::Real => "real work",
+            Self::Patterns => "patterns",
+            Self::OverTime => "memory over time",
+        }
+    }
+}
+
 /// All runs on one workload.
 struct Row<'a> {
     workload: &'a str,
@@ -78,8 +114,17 @@ struct Row<'a> {
 }
 
 impl Row<'_> {
-    fn is_real(&self) -> bool {
-        workload::by_name(self.workload).is_some_and(Workload::is_real)
+    fn is_in(&self, section: Section) -> bool {
+        Section::of(self.workload) == section
+    }
+
+    /// The subjects' notes with this name: what they say.
+    fn noted(&self, name: &str) -> Vec<Option<Estimate>> {
+        let noted = |cell: &Cell<'_>| {
+            let figures = cell.by_round.values().filter_map(|measurement| measurement.notes.get(name));
+            Estimate::of(figures.map(|figure| *figure as f64))
+        };
+        self.cells.iter().map(noted).collect()
     }
 }
 
@@ -153,7 +198,7 @@ impl<'a> Report<'a> {
 
     fn comparison(&self, row: &Row<'_>, metric: &Metric) -> Option<Comparison<'a>> {
         let freestone = self.freestone()?;
-        let others = (0..self.subjects.len()).filter(|&index| index != freestone);
+        let others = (0..self.subjects.len()).filter(|&index| is_other(self.subjects[index]));
         let medians = others.filter_map(|index| Some((index, row.cells[index].estimate(metric)?.median)));
         let (best, _) = medians.min_by(|a, b| a.1.total_cmp(&b.1))?;
         let by_round = row.cells[best].ratios(&row.cells[freestone], metric);
@@ -179,7 +224,9 @@ impl<'a> Report<'a> {
         let machine = &session.machine;
         let subjects = session.subjects.iter().map(|its| {
             let is_number = its.version.starts_with(|first: char| first.is_ascii_digit());
-            if is_number { format!("{} {}", its.subject, its.version) } else { format!("{} ({})", its.subject, its.version) }
+            let version = if is_number { its.version.clone() } else { format!("({})", its.version) };
+            let option = its.option.as_ref().map_or_else(String::new, |option| format!(" with {option}"));
+            format!("{} {version}{option}", its.subject)
         });
         let subjects = subjects.collect::<Vec<_>>().join(", ");
         let mut lines = vec![("Subjects", subjects)];
@@ -250,8 +297,8 @@ impl<'a> Report<'a> {
         }
         let width = header.len();
         table.set_header(header);
-        for (title, real) in [("real work", true), ("patterns", false)] {
-            let rows: Vec<&Row<'_>> = self.rows.iter().filter(|row| row.is_real() == real).collect();
+        for part in Section::ALL {
+            let rows: Vec<&Row<'_>> = self.rows.iter().filter(|row| row.is_in(part)).collect();
             if rows.is_empty() {
                 continue;
             }
@@ -259,7 +306,7 @@ impl<'a> Report<'a> {
                 table.add_row(vec![String::new(); width]);
             }
             let mut section = vec![String::new(); width];
-            section[0] = if format == Format::Markdown { format!("**{title}**") } else { title.to_uppercase() };
+            section[0] = if format == Format::Markdown { format!("**{}**", part.title()) } else { part.title().to_uppercase() };
             table.add_row(section);
             for row in &rows {
                 table.add_row(self.print_row(row, metric));
@@ -281,14 +328,12 @@ impl<'a> Report<'a> {
 
     /// Is there Freestone, and somebody to compare it with?
     fn compares(&self) -> bool {
-        self.freestone().is_some() && self.subjects.len() > 1
+        self.freestone().is_some() && self.subjects.iter().any(|subject| is_other(subject))
     }
 
     fn print_row(&self, row: &Row<'_>, metric: &Metric) -> Vec<String> {
         let estimates: Vec<Option<Estimate>> = row.cells.iter().map(|cell| cell.estimate(metric)).collect();
-        let least = estimates.iter().flatten().map(|estimate| estimate.median).fold(f64::INFINITY, f64::min);
-        // One unit for all of a row, so that its figures can be compared at a glance.
-        let unit = metric.units.iter().find(|(from, _)| least >= *from).or(metric.units.last()).copied().unwrap_or((1.0, ""));
+        let unit = unit(&estimates, metric.units);
         let mut texts = vec![row.workload.to_owned()];
         texts.extend(row.cells.iter().zip(&estimates).map(|(cell, estimate)| match estimate {
             None if cell.failures > 0 => "failed".to_owned(),
@@ -331,7 +376,7 @@ impl<'a> Report<'a> {
         texts
     }
 
-    /// What workloads noted besides time and peak.
+    /// What workloads noted besides time and peak: a table each, and one more for what was looked at second by second.
     fn print_notes(&self, text: &mut String, format: Format) {
         for row in &self.rows {
             let mut names: Vec<&str> = Vec::new();
@@ -341,30 +386,59 @@ impl<'a> Report<'a> {
                     names.push(name);
                 }
             }
+            // Known ones as they are best read; others by the number in the name: "after_2_s" before "after_12_s".
+            names.sort_by_key(|name| {
+                let known = WORDS.iter().position(|(known, _)| known == name);
+                (known.unwrap_or(WORDS.len()), name.split('_').find_map(|part| part.parse::<u64>().ok()))
+            });
+            let is_series = names.iter().any(|name| second(name).is_some());
+            if is_series {
+                self.print_series(text, row, &names, format);
+                names.retain(|name| second(name).is_none() && !BESIDE_SERIES.contains(name));
+            }
             if names.is_empty() {
                 continue;
             }
-            // By the number in the name: "after_2_s" before "after_12_s".
-            names.sort_by_key(|name| name.split('_').find_map(|part| part.parse::<u64>().ok()));
             let mut table = Table::new();
             table.set_header([""].into_iter().chain(self.subjects.iter().copied()));
             for name in names {
-                let mut texts = vec![name.replace('_', " ")];
-                for cell in &row.cells {
-                    let noted = cell.by_round.values().filter_map(|measurement| measurement.notes.get(name));
-                    let estimate = Estimate::of(noted.map(|bytes| *bytes as f64));
-                    texts.push(estimate.map_or_else(|| "–".to_owned(), |estimate| figure(&estimate, (1024.0 * 1024.0, "MiB"))));
-                }
+                let estimates = row.noted(name);
+                let (words, units) = note_in_words(name);
+                let unit = unit(&estimates, units);
+                let mut texts = vec![words];
+                texts.extend(estimates.iter().map(|noted| noted.map_or_else(|| "–".to_owned(), |noted| figure(&noted, unit))));
                 table.add_row(texts);
             }
-            for column in table.column_iter_mut().skip(1) {
-                column.set_cell_alignment(CellAlignment::Right);
-            }
-            let heading = if format == Format::Markdown { "### " } else { "" };
-            let _ = writeln!(text, "\n{heading}Still resident, {}\n", row.workload);
-            table.load_style(if format == Format::Markdown { presets::ASCII_MARKDOWN } else { PLAIN });
-            let _ = writeln!(text, "{}", table.trim_fmt());
+            let title = if row.is_in(Section::OverTime) { "Also noted" } else { "Still resident" };
+            print_right(text, &format!("{title}, {}", row.workload), "", table, format);
         }
+    }
+
+    /// What was resident at which second, and what of that nobody can avoid.
+    fn print_series(&self, text: &mut String, row: &Row<'_>, names: &[&str], format: Format) {
+        const SHOWN: [u64; 9] = [0, 1, 2, 4, 6, 8, 10, 12, 15];
+        let series: Vec<(u64, &str)> = names.iter().filter_map(|name| Some((second(name)?, *name))).collect();
+        let series: Vec<(u64, &str)> = series.into_iter().filter(|(second, _)| SHOWN.contains(second)).collect();
+        let mebibytes =
+            |noted: &Option<Estimate>| noted.map_or_else(|| "–".to_owned(), |noted| format!("{:.1}", noted.median / MIB));
+        let mut table = Table::new();
+        let mut header = vec![String::new(), "before".to_owned(), "needed".to_owned()];
+        header.extend(series.iter().map(|(second, _)| format!("{second} s")));
+        table.set_header(header);
+        let columns = ["before_bytes", "needed_bytes"].into_iter().chain(series.iter().map(|(_, name)| *name));
+        let columns: Vec<Vec<Option<Estimate>>> = columns.map(|name| row.noted(name)).collect();
+        for (index, subject) in self.subjects.iter().enumerate() {
+            let mut texts = vec![(*subject).to_owned()];
+            texts.extend(columns.iter().map(|noted| mebibytes(&noted[index])));
+            table.add_row(texts);
+        }
+        let live = row.noted("live_bytes").iter().flatten().map(|noted| noted.median).fold(0.0, f64::max) / MIB;
+        let said = if live > 0.0 {
+            format!("In MiB, with the program idle. {live:.1} MiB stay live.")
+        } else {
+            "In MiB, with the program idle. Nothing stays live.".to_owned()
+        };
+        print_right(text, &format!("Resident over time, {}", row.workload), &said, table, format);
     }
 
     fn print_legend(&self, text: &mut String) {
@@ -380,6 +454,14 @@ impl<'a> Report<'a> {
                 Estimate::RUNS_MIN
             )
         };
+        let measured = self.rows.iter().flat_map(|row| &row.cells).flat_map(|cell| cell.by_round.values());
+        if measured.flat_map(|measurement| measurement.notes.keys()).any(|name| second(name).is_some()) {
+            let _ = writeln!(
+                text,
+                "Resident over time is without files: before the burst, and so many seconds after its last free. \"Needed\" are the kernel\n\
+                 pages that hold a part of what stays live: who gives back all else, and cannot move blocks, gets to before + needed."
+            );
+        }
         if !self.compares() {
             return;
         }
@@ -416,16 +498,98 @@ const PLAIN: TableStyle = TableStyle::new()
     .header_separator(LineStyle::none().fill('─'))
     .content_lines(ContentLineStyle::none());
 
+/// What notes are called in tables, in the order of the lines. Others go by their names.
+const WORDS: [(&str, &str); 12] = [
+    ("live_peak_bytes", "live at most"),
+    ("limit_bytes", "limit told"),
+    ("peak_rss", "resident at the peaks"),
+    ("max_rss", "resident at most"),
+    ("mean_rss", "resident on average"),
+    ("final_rss", "resident at the end"),
+    ("live_bytes_per_thread", "live per thread"),
+    ("bytes_per_thread", "resident beyond that"),
+    ("allocated_bytes", "allocated in all"),
+    ("faults", "page faults"),
+    ("cpu_ns", "processor time"),
+    ("p99_ns", "99 % of requests within"),
+];
+
+/// Notes that stand in the table of a series.
+const BESIDE_SERIES: [&str; 3] = ["before_bytes", "needed_bytes", "live_bytes"];
+
+/// The second of a note that belongs to a series, such as `rss_04_s`.
+fn second(name: &str) -> Option<u64> {
+    name.strip_prefix("rss_")?.strip_suffix("_s")?.parse().ok()
+}
+
+/// What a note is called in a table, and its units; see `subject::note`.
+fn note_in_words(whole: &str) -> (String, Units) {
+    let is_memory = whole.split('_').any(|part| ["bytes", "rss", "after"].contains(&part));
+    let (name, units) = match whole.strip_suffix("_ns") {
+        Some(name) => (name, TIMES),
+        None if is_memory => (whole.strip_suffix("_bytes").unwrap_or(whole), BYTES),
+        None => (whole, COUNTS),
+    };
+    let words =
+        WORDS.iter().find(|(known, _)| *known == whole).map_or_else(|| name.replace('_', " "), |(_, words)| (*words).to_owned());
+    (words, units)
+}
+
+/// One unit for all of a row, so that its figures can be compared at a glance: the largest in which none of them is below 1. What is nothing
+/// has no say.
+fn unit(estimates: &[Option<Estimate>], units: Units) -> (f64, &'static str) {
+    let least =
+        estimates.iter().flatten().map(|estimate| estimate.median).filter(|median| *median > 0.0).fold(f64::INFINITY, f64::min);
+    units.iter().find(|(from, _)| least.is_finite() && least >= *from).or(units.last()).copied().unwrap_or((1.0, ""))
+}
+
+/// A table whose figures stand at the right of their columns, under a heading and perhaps a sentence.
+fn print_right(text: &mut String, title: &str, sentence: &str, mut table: Table, format: Format) {
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    let heading = if format == Format::Markdown { "### " } else { "" };
+    let _ = writeln!(text, "\n{heading}{title}\n");
+    if !sentence.is_empty() {
+        let _ = writeln!(text, "{sentence}\n");
+    }
+    table.load_style(if format == Format::Markdown { presets::ASCII_MARKDOWN } else { PLAIN });
+    let _ = writeln!(text, "{}", table.trim_fmt());
+}
+
+/// Is it another allocator? Freestone under another environment is none: the best choice for a row says nothing about the default.
+fn is_other(subject: &str) -> bool {
+    subject != FREESTONE && Subject::by_name(subject).is_none_or(|known| known.variant.is_none())
+}
+
 fn plural(count: usize) -> &'static str {
     if count == 1 { "" } else { "s" }
 }
 
-/// Such as `12.3 ms ±2%`.
+/// Such as `12.3 ms ±2%`; without a unit, a whole number.
 fn figure(estimate: &Estimate, (divisor, unit): (f64, &str)) -> String {
     let value = estimate.median / divisor;
     let digits = usize::from(value < 99.95) + usize::from(value < 9.995);
-    let text = format!("{value:.digits$} {unit}");
-    if estimate.is_sure() { format!("{text} ±{:.0}%", (estimate.spread() * 100.0).ceil()) } else { text }
+    let text = if unit.is_empty() { thousands(value) } else { format!("{value:.digits$} {unit}") };
+    // Of nothing there is no share.
+    if estimate.is_sure() && estimate.median > 0.0 {
+        format!("{text} ±{:.0}%", (estimate.spread() * 100.0).ceil())
+    } else {
+        text
+    }
+}
+
+/// Such as `1,234,567`.
+fn thousands(value: f64) -> String {
+    let digits = format!("{value:.0}");
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 /// The last two columns.
@@ -447,9 +611,15 @@ fn verdict(ratio: &Estimate, metric: &Metric, other: &str) -> [String; 2] {
 /// The workloads, their descriptions, and which are in the default run.
 pub(crate) fn list() -> String {
     let mut text = String::from("The workloads; those with a * make up the default run.\n\n");
+    let mut is_over_time = false;
     for workload in workload::all() {
+        if workload.is_over_time() && !is_over_time {
+            is_over_time = true;
+            text.push_str("\nMemory over time; each takes up to 30 s, so they run only when they are named.\n\n");
+        }
         let star = if workload.telling { '*' } else { ' ' };
-        let _ = writeln!(text, "{star} {:<18} {}", workload.name, workload.about);
+        let width = if is_over_time { 24 } else { 18 };
+        let _ = writeln!(text, "{star} {:<width$} {}", workload.name, workload.about);
     }
     text
 }
@@ -460,7 +630,8 @@ pub(crate) fn styled(text: &str) -> String {
     let words = [(TIME.better, good), (MEMORY.better, good), (TIME.worse, bad), (MEMORY.worse, bad)];
     let mut styled = String::with_capacity(text.len() + text.len() / 4);
     for line in text.lines() {
-        let title_line = [TIME.title, MEMORY.title].contains(&line) || line.trim() == "REAL WORK" || line.trim() == "PATTERNS";
+        let is_section = Section::ALL.iter().any(|section| line.trim() == section.title().to_uppercase());
+        let title_line = [TIME.title, MEMORY.title].contains(&line) || is_section;
         let found = words.iter().find_map(|(word, style)| Some((line.find(&format!("{word} than "))?, style)));
         let _ = match found {
             _ if title_line => writeln!(styled, "{title}{line}{title:#}"),

@@ -33,7 +33,7 @@ pub(crate) struct Launch<'a> {
     pub(crate) percent: u64,
     /// Folder with the input of the real workloads.
     pub(crate) inputs: &'a Path,
-    /// All the environment there is: what steers an allocator is passed on only when it was asked for.
+    /// All the environment there is, but for what makes a variant: what steers an allocator is passed on only when it was asked for.
     pub(crate) environment: &'a [(String, String)],
     /// When to give up on it.
     pub(crate) timeout: Duration,
@@ -57,7 +57,7 @@ impl Launch<'_> {
     fn run(&self, built: &Built, workload: &Workload) -> Result<Line, Failure> {
         let mut command = Command::new(&built.program);
         command.arg(workload.name).arg(self.percent.to_string()).arg(self.inputs);
-        command.env_clear().envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.env_clear().envs(built.subject.environment(self.environment));
         let text = output(&mut command, self.timeout)?;
         serde_json::from_str(&text).map_err(|error| Failure::once(format!("printed something unexpected: {error}")))
     }

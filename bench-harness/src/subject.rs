@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Map, Value, json};
 
+use crate::controls::Controls;
 use crate::workload::{self, Context};
 
 /// What a workload noted besides its time.
@@ -15,10 +16,16 @@ fn notes() -> MutexGuard<'static, Vec<(&'static str, u64)>> {
     NOTES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Notes a figure under a name. The name says the unit, and the report goes by it: `_ns` at its end for time, `bytes`, `rss` or `after` in it
+/// for memory; else it is a count. May allocate, so a workload that is not to does it later.
+pub fn note(name: &'static str, figure: u64) {
+    notes().push((name, figure));
+}
+
 /// Notes what is resident at this moment, in bytes, under a name.
 pub fn note_resident(name: &'static str) {
     let resident = Memory::now().resident;
-    notes().push((name, resident));
+    note(name, resident);
 }
 
 /// Ends the process with one sentence: the run counts as failed.
@@ -67,20 +74,40 @@ fn read_file(path: &std::ffi::CStr, into: &mut [u8]) -> usize {
     usize::try_from(length).unwrap_or(0)
 }
 
-fn faults() -> (i64, i64) {
-    // SAFETY: all zeros is a valid `rusage`.
-    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: `usage` is a valid place to write to.
-    unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) };
-    (usage.ru_minflt, usage.ru_majflt)
+/// What the process has cost until now, all its threads together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Cost {
+    /// Page faults served from memory.
+    pub minor_faults: u64,
+    /// Page faults that waited for a disk.
+    pub major_faults: u64,
+    /// Processor time in nanoseconds, the kernel's part included.
+    pub cpu_nanos: u64,
+}
+
+impl Cost {
+    /// Asks the kernel.
+    #[must_use]
+    pub fn now() -> Self {
+        // SAFETY: all zeros is a valid `rusage`.
+        let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+        // SAFETY: `usage` is a valid place to write to.
+        unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) };
+        let nanos = |time: libc::timeval| time.tv_sec as u64 * 1_000_000_000 + time.tv_usec as u64 * 1_000;
+        Self {
+            minor_faults: usage.ru_minflt as u64,
+            major_faults: usage.ru_majflt as u64,
+            cpu_nanos: nanos(usage.ru_utime) + nanos(usage.ru_stime),
+        }
+    }
 }
 
 /// The main function of a subject. `proof` shows that the named allocator is the one that serves `Box` and returns its version, or says what
-/// it found instead.
+/// it found instead; `controls` is what else it offers.
 ///
 /// Arguments: workload, percent of the full number of operations, folder of the inputs.
 #[must_use]
-pub fn main(name: &str, proof: fn() -> Result<String, String>) -> ExitCode {
+pub fn main(name: &str, proof: fn() -> Result<String, String>, controls: Controls) -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let workload = arguments.next().unwrap_or_default();
     let percent = arguments.next().and_then(|percent| percent.parse().ok()).unwrap_or(100);
@@ -93,10 +120,10 @@ pub fn main(name: &str, proof: fn() -> Result<String, String>) -> ExitCode {
         Ok(version) => version,
         Err(found) => fail(&format!("this binary does not run on {name}: {found}")),
     };
-    let outcome = (workload.run)(&Context { percent, inputs });
+    let outcome = (workload.run)(&Context { percent, inputs, controls });
     let memory = Memory::now();
-    let (minor_faults, major_faults) = faults();
-    let notes: Map<String, Value> = notes().iter().map(|(name, bytes)| ((*name).to_owned(), json!(bytes))).collect();
+    let cost = Cost::now();
+    let notes: Map<String, Value> = notes().iter().map(|(name, figure)| ((*name).to_owned(), json!(figure))).collect();
     let line = json!({
         "subject": name,
         "version": version,
@@ -107,8 +134,8 @@ pub fn main(name: &str, proof: fn() -> Result<String, String>) -> ExitCode {
         "checksum": format!("{:016x}", outcome.checksum),
         "peak_rss_bytes": memory.peak,
         "anonymous_bytes": memory.anonymous,
-        "minor_faults": minor_faults,
-        "major_faults": major_faults,
+        "minor_faults": cost.minor_faults,
+        "major_faults": cost.major_faults,
         "notes": notes,
     });
     println!("{line}");

@@ -1,5 +1,6 @@
 //! Who takes part: the allocators, each the global allocator of a binary of its own (`bin/`).
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
@@ -15,16 +16,38 @@ pub(crate) struct Subject {
     pub(crate) by_default: bool,
     /// What building it takes besides Rust.
     pub(crate) needs: &'static str,
+    /// Whose binary it is, under another environment. Such a column shows what a choice costs; it is nobody to compare Freestone with.
+    pub(crate) variant: Option<Variant>,
+}
+
+/// Another subject's binary, under another environment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Variant {
+    /// The subject that is built.
+    of: &'static str,
+    /// The variable that makes the difference …
+    pub(crate) variable: &'static str,
+    /// … and what it adds to it.
+    pub(crate) value: &'static str,
 }
 
 /// All of them, in the order of the table: Freestone last, beside the comparison.
 pub(crate) const ALL: &[Subject] = &[
-    Subject { name: "system", feature: None, by_default: true, needs: "a linker" },
-    Subject { name: "jemalloc", feature: Some("jemalloc"), by_default: true, needs: "a C compiler and make" },
-    Subject { name: "mimalloc", feature: Some("mimalloc"), by_default: true, needs: "a C compiler" },
-    Subject { name: "snmalloc", feature: Some("snmalloc"), by_default: false, needs: "a C++ compiler and cmake" },
-    Subject { name: FREESTONE, feature: None, by_default: true, needs: "a linker" },
+    Subject { name: "system", feature: None, by_default: true, needs: "a linker", variant: None },
+    Subject { name: "jemalloc", feature: Some("jemalloc"), by_default: true, needs: "a C compiler and make", variant: None },
+    Subject { name: "mimalloc", feature: Some("mimalloc"), by_default: true, needs: "a C compiler", variant: None },
+    Subject { name: "snmalloc", feature: Some("snmalloc"), by_default: false, needs: "a C++ compiler and cmake", variant: None },
+    variant("freestone-keep", "retain:keep"),
+    variant("freestone-eager", "retain:off"),
+    variant("freestone-off", "background:off"),
+    Subject { name: FREESTONE, feature: None, by_default: true, needs: "a linker", variant: None },
 ];
+
+/// Freestone with an option that is not its default.
+const fn variant(name: &'static str, option: &'static str) -> Subject {
+    let variant = Variant { of: FREESTONE, variable: "FREESTONE", value: option };
+    Subject { name, feature: None, by_default: false, needs: "a linker", variant: Some(variant) }
+}
 
 /// The subject that the others are compared with.
 pub(crate) const FREESTONE: &str = "freestone";
@@ -35,9 +58,22 @@ impl Subject {
         ALL.iter().find(|subject| subject.name == name)
     }
 
-    /// The name of its binary.
+    /// The name of its binary, which a variant shares.
     pub(crate) fn binary(&self) -> String {
-        format!("subject-{}", self.name)
+        format!("subject-{}", self.variant.map_or(self.name, |variant| variant.of))
+    }
+
+    /// The environment of its processes: what was asked for, and what makes a variant. An option list that both add to holds both.
+    pub(crate) fn environment(&self, asked: &[(String, String)]) -> BTreeMap<String, String> {
+        let mut environment: BTreeMap<String, String> = asked.iter().cloned().collect();
+        if let Some(Variant { variable, value, .. }) = self.variant {
+            let options = environment.entry(variable.to_owned()).or_default();
+            if !options.is_empty() {
+                options.push(',');
+            }
+            options.push_str(value);
+        }
+        environment
     }
 }
 
@@ -59,4 +95,21 @@ pub(crate) fn prebuilt(folder: &Path, subjects: &[&'static Subject]) -> Result<V
         built.push(Built { subject, program });
     }
     Ok(built)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Subject;
+
+    #[test]
+    fn a_variant_shares_the_binary_and_adds_to_the_environment() {
+        let eager = Subject::by_name("freestone-eager").expect("it is one of them");
+        assert_eq!(eager.binary(), "subject-freestone");
+        let asked = [("FREESTONE".to_owned(), "check:exchange".to_owned()), ("LANG".to_owned(), "C".to_owned())];
+        let said = |asked| format!("{:?}", eager.environment(asked));
+        assert_eq!(said(&[]), r#"{"FREESTONE": "retain:off"}"#);
+        assert_eq!(said(&asked), r#"{"FREESTONE": "check:exchange,retain:off", "LANG": "C"}"#);
+        let plain = Subject::by_name("freestone").expect("it is one of them");
+        assert!(plain.environment(&[]).is_empty());
+    }
 }

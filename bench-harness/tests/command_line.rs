@@ -40,7 +40,8 @@ fn a_wrong_command_line_gets_one_sentence() {
         (&["--workloads", "hot-64,"], "freestone-bench: there is no workload ''; --list names them"),
         (
             &["--subjects", "malloc"],
-            "freestone-bench: there is no subject 'malloc'; they are system, jemalloc, mimalloc, snmalloc, freestone",
+            "freestone-bench: there is no subject 'malloc'; they are system, jemalloc, mimalloc, snmalloc, freestone-keep, \
+             freestone-eager, freestone-off, freestone",
         ),
         (&["--fast"], "freestone-bench: unexpected argument '--fast' found; --help shows what there is"),
         (
@@ -116,9 +117,14 @@ impl Diary {
 
     /// Ten operations in so many nanoseconds, and so many MiB.
     fn measured(&mut self, round: usize, subject: &str, workload: &str, nanos: u64, mib: u64) {
+        self.noted(round, subject, workload, nanos, mib, "");
+    }
+
+    /// The same, with notes.
+    fn noted(&mut self, round: usize, subject: &str, workload: &str, nanos: u64, mib: u64, notes: &str) {
         let bytes = mib << 20;
         let outcome = format!(
-            r#"{{"measured":{{"operations":10,"nanos":{nanos},"checksum":"00000000000000aa","peak_rss_bytes":{bytes},"anonymous_bytes":0,"minor_faults":0,"major_faults":0,"notes":{{}}}}}}"#
+            r#"{{"measured":{{"operations":10,"nanos":{nanos},"checksum":"00000000000000aa","peak_rss_bytes":{bytes},"anonymous_bytes":0,"minor_faults":0,"major_faults":0,"notes":{{{notes}}}}}}}"#
         );
         self.line(round, subject, workload, &outcome);
     }
@@ -160,6 +166,36 @@ fn the_table_says_who_wins_who_loses_and_where_there_is_no_difference() {
     assert!(text.contains("time   faster in 1, slower in 0, no difference in 1"), "{text}");
     assert!(text.contains("memory smaller in 1, larger in 1, no difference in 0"), "{text}");
     assert!(!text.contains('\u{1b}'), "no colours but on a terminal");
+    assert!(text.lines().all(|line| line.chars().count() <= 130), "{text}");
+}
+
+#[test]
+fn what_was_resident_second_by_second_is_a_table_of_its_own() {
+    let mut diary = Diary::new(3);
+    for (round, mib) in [4, 6, 5].into_iter().enumerate() {
+        for (subject, factor) in [("system", 10), ("freestone", 1)] {
+            let bytes = |factor| (mib << 20) * factor;
+            let series: Vec<String> =
+                (0..16).map(|second| format!(r#""rss_{second:02}_s":{}"#, bytes(factor * (16 - second)))).collect();
+            let beside = format!(
+                r#""before_bytes":{},"live_bytes":{},"needed_bytes":{},"faults":{}"#,
+                bytes(1),
+                bytes(2),
+                bytes(3),
+                mib * 1_000
+            );
+            diary.noted(round + 1, subject, "hot-64", 1_000, 10, &format!("{},{beside}", series.join(",")));
+        }
+    }
+    let text = diary.end().replace("hot-64", "burst-idle-64m-small");
+    let text = stdout(&harness(&["report", &file("series", &text)]));
+    let title = "Resident over time, burst-idle-64m-small";
+    // Of 0, 1, 2, 4, 6, 8, 10, 12 and 15 s, medians.
+    assert_eq!(cells(&text, title, "freestone"), "5.0 15.0 80.0 75.0 70.0 60.0 50.0 40.0 30.0 20.0 5.0");
+    assert_eq!(cells(&text, title, "system"), "5.0 15.0 800.0 750.0 700.0 600.0 500.0 400.0 300.0 200.0 50.0");
+    assert!(text.contains("10.0 MiB stay live"), "{text}");
+    assert_eq!(cells(&text, "Also noted, burst-idle-64m-small", "page faults"), "faults 5,000 5,000");
+    assert!(text.contains("MEMORY OVER TIME"), "{text}");
     assert!(text.lines().all(|line| line.chars().count() <= 130), "{text}");
 }
 
@@ -242,6 +278,23 @@ fn a_session_measures_keeps_and_compares() {
     assert_eq!(kept.lines().count(), 1 + 8 + 1);
     let again = harness(&["report", &folder.join("kept.jsonl").display().to_string()]);
     assert!(text.starts_with(&stdout(&again)), "a report is what was printed:\n{}", stdout(&again));
+}
+
+#[test]
+fn freestone_under_another_option_is_a_column_but_no_other_allocator() {
+    let folder = folder("variants");
+    // Says by its speed which option it got.
+    let line = r#"{"version":"9","operations":1,"nanos":NANOS,"checksum":"no","peak_rss_bytes":1048576,"anonymous_bytes":1,"minor_faults":1,"major_faults":0,"notes":{}}"#;
+    impostor(&folder, "system", &format!("echo '{}'", line.replace("NANOS", "9")));
+    let [plain, eager] = ["5", "3"].map(|nanos| line.replace("NANOS", nanos));
+    impostor(&folder, "freestone", &format!("[ \"$FREESTONE\" = retain:off ] && echo '{eager}' || echo '{plain}'"));
+    let output = session(&folder, &["--subjects", "system,freestone-eager,freestone", "--workloads", "batch-100"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = stdout(&output);
+    assert_eq!(cells(&text, "Time per operation", "batch-100"), "9.00 ns 3.00 ns 5.00 ns 1.80 ? system");
+    assert!(text.contains("freestone-eager 9 with FREESTONE=retain:off"), "{text}");
+    let alone = session(&folder, &["--subjects", "freestone-eager,freestone", "--workloads", "batch-100"]);
+    assert!(!stdout(&alone).contains("best other"), "{}", stdout(&alone));
 }
 
 #[test]

@@ -116,6 +116,23 @@ const CLAIMS: &[Claim] = &[
     one("larson-4", 16, 512),
     one("larson-8", 16, 512),
     Claim { allocations: 20, ..one("thread-birth", 16, 2048) },
+    one("burst-idle-64m-small", 8, 1024),
+    one("burst-idle-64m-mixed", 8, 8 + (1 << 17)),
+    one("burst-idle-64m-large", 256 << 10, 8 << 20),
+    one("burst-idle-64m-scattered", 8, 1024),
+    one("burst-idle-1g-small", 8, 1024),
+    one("burst-idle-1g-mixed", 8, 8 + (1 << 17)),
+    one("burst-idle-1g-large", 256 << 10, 8 << 20),
+    one("burst-idle-1g-scattered", 8, 1024),
+    one("burst-idle-1g-around", 8, 8 + (1 << 17)),
+    one("saw-tooth", 8, 8 + (1 << 11)),
+    one("limit-under-load", 16, 32 << 10),
+    one("limit-under-load-free", 16, 32 << 10),
+    one("limit-below-live", 16, 32 << 10),
+    one("many-idle-threads", 16, 4 << 10),
+    one("many-idle-threads-told", 16, 4 << 10),
+    one("purge-policies", 16, 32 << 10),
+    Claim { allocations: 40, ..one("load-curve", 16, 32 << 10) },
 ];
 
 /// Small ones, of the same form as the harness prepares.
@@ -134,7 +151,7 @@ fn inputs() -> PathBuf {
 
 #[test]
 fn every_workload_does_what_it_says() {
-    let context = Context { percent: 1, inputs: inputs() };
+    let context = Context { percent: 1, inputs: inputs(), ..Context::default() };
     let claimed: Vec<&str> = CLAIMS.iter().map(|claim| claim.workload).collect();
     let all: Vec<&str> = workload::all().map(|workload| workload.name).collect();
     assert_eq!(claimed, all, "every workload has a claim");

@@ -4,6 +4,7 @@ use std::hint::black_box;
 use std::process::ExitCode;
 
 use freestone::Freestone;
+use freestone_bench::controls::Controls;
 
 #[global_allocator]
 static GLOBAL: Freestone = Freestone::new();
@@ -20,6 +21,9 @@ fn proof() -> Result<String, String> {
     }
 }
 
+/// What Freestone offers a program besides memory.
+const CONTROLS: Controls = Controls { set_memory_limit: None, thread_idle: None, observe: None, notes: None };
+
 fn main() -> ExitCode {
-    freestone_bench::subject::main("freestone", proof)
+    freestone_bench::subject::main("freestone", proof, CONTROLS)
 }

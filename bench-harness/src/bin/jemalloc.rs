@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use freestone_bench::controls::Controls;
 use tikv_jemallocator::Jemalloc;
 
 #[global_allocator]
@@ -43,5 +44,5 @@ fn version() -> String {
 }
 
 fn main() -> ExitCode {
-    freestone_bench::subject::main("jemalloc", proof)
+    freestone_bench::subject::main("jemalloc", proof, Controls::NONE)
 }

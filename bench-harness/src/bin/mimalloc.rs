@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use freestone_bench::controls::Controls;
 use mimalloc::MiMalloc;
 
 #[global_allocator]
@@ -30,5 +31,5 @@ fn proof() -> Result<String, String> {
 }
 
 fn main() -> ExitCode {
-    freestone_bench::subject::main("mimalloc", proof)
+    freestone_bench::subject::main("mimalloc", proof, Controls::NONE)
 }

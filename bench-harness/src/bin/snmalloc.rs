@@ -3,6 +3,7 @@
 use std::hint::black_box;
 use std::process::ExitCode;
 
+use freestone_bench::controls::Controls;
 use snmalloc_rs::SnMalloc;
 
 #[global_allocator]
@@ -30,5 +31,5 @@ fn version() -> String {
 }
 
 fn main() -> ExitCode {
-    freestone_bench::subject::main("snmalloc", proof)
+    freestone_bench::subject::main("snmalloc", proof, Controls::NONE)
 }

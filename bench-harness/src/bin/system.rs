@@ -3,6 +3,8 @@
 use std::alloc::System;
 use std::process::ExitCode;
 
+use freestone_bench::controls::Controls;
+
 #[global_allocator]
 static GLOBAL: System = System;
 
@@ -31,5 +33,5 @@ fn version() -> String {
 }
 
 fn main() -> ExitCode {
-    freestone_bench::subject::main("system", proof)
+    freestone_bench::subject::main("system", proof, Controls::NONE)
 }

@@ -45,6 +45,10 @@ impl Block {
         self.layout.size()
     }
 
+    pub(crate) fn address(&self) -> usize {
+        self.start.addr().get()
+    }
+
     /// Writes every byte.
     pub(crate) fn fill(&self, byte: u8) {
         // SAFETY: all of the block.

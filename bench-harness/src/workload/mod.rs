@@ -1,10 +1,11 @@
-//! What is measured: patterns that isolate one habit of programs, and real work.
+//! What is measured: patterns that isolate one habit of programs, memory over time, and real work.
 //!
 //! A workload runs in a process of its own, on whatever allocator that process has registered. It prepares, then times its operations,
 //! and returns a checksum over what it computed, which must be the same on every allocator. Pointers pass through
 //! [`black_box`](std::hint::black_box), or the compiler would remove the allocation together with its free.
 
 mod block;
+pub mod memory;
 pub mod patterns;
 pub mod real;
 mod rng;
@@ -12,6 +13,8 @@ pub mod threads;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+
+use crate::controls::Controls;
 
 pub use rng::Rng;
 
@@ -22,6 +25,15 @@ pub struct Context {
     pub percent: u64,
     /// Folder with the input of the real workloads.
     pub inputs: PathBuf,
+    /// What the allocator offers besides memory.
+    pub controls: Controls,
+}
+
+impl Default for Context {
+    /// All of the operations, no inputs, and an allocator that only allocates.
+    fn default() -> Self {
+        Self { percent: 100, inputs: PathBuf::new(), controls: Controls::NONE }
+    }
 }
 
 impl Context {
@@ -92,11 +104,17 @@ impl Workload {
     pub fn is_real(&self) -> bool {
         real::WORKLOADS.iter().any(|its| its.name == self.name)
     }
+
+    /// Is it about memory over time, which takes its time, so that it runs only when it is named?
+    #[must_use]
+    pub fn is_over_time(&self) -> bool {
+        memory::WORKLOADS.iter().any(|its| its.name == self.name)
+    }
 }
 
 /// All workloads, in the order of the table.
 pub fn all() -> impl Iterator<Item = &'static Workload> {
-    real::WORKLOADS.iter().chain(patterns::WORKLOADS).chain(threads::WORKLOADS)
+    real::WORKLOADS.iter().chain(patterns::WORKLOADS).chain(threads::WORKLOADS).chain(memory::WORKLOADS)
 }
 
 /// The workload with this name.
