@@ -19,6 +19,7 @@
 //!
 //! Reading allocates nothing, stops nobody, and takes some ten microseconds. Formatting allocates, like all formatting.
 
+pub mod pressure;
 mod rates;
 mod reading;
 mod report;
