@@ -37,7 +37,7 @@
 //! They run on the heap's background thread where there is one. **Where there is none (`background:off`, or it has not started
 //! yet) they run on the thread whose allocation crossed**, in the middle of whatever it was doing, with whatever locks of the program it
 //! holds; also, rarely, on a thread that is registering or unregistering at that moment. A callback that waits for such a lock waits
-//! for ever. So a callback should set a flag, wake a thread, or use `try_lock`, and leave long work to others; while it runs, nobody else is called.
+//! for ever; so does one that sends into a channel whose receiver that thread is just waiting on. So a callback should set a flag, unpark a thread, or use `try_lock`, and leave long work to others; while it runs, nobody else is called.
 //!
 //! A callback that panics has its panic caught, and stays registered; the others run. (With `panic = "abort"` the process ends.) A child of
 //! `fork` keeps its subscriptions; where the fork happened during a callback on another thread, they rest in the child for good.
