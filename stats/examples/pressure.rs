@@ -19,7 +19,8 @@ const ENTRY_BYTES: usize = 256 << 10;
 /// What the callbacks ask for: the highest percentage that was reached since somebody looked, or 0.
 static REACHED: AtomicU8 = AtomicU8::new(0);
 
-/// Calls back at so many percent of the limit. The callback only leaves a note: it may run in the middle of an allocation of the cache.
+/// Calls back at so many percent of the limit. The callback only leaves a note: it may run in the middle of an allocation of the
+/// cache.
 fn watch(percent: u8) -> Subscription {
     let threshold = match control::memory_limit() {
         Some(_) => Threshold::of_memory_limit(percent),

@@ -14,17 +14,20 @@
 //! }
 //! ```
 //!
-//! The heap keeps the memory that recent demand explains: the peak of a *window*, and some *percent* above. What is beyond, it gives back in so many
-//! equal *steps*, one each tick. A [`Controller`] turns all three:
+//! The heap keeps the memory that recent demand explains: the peak of a *window*, and some *percent* above. What is beyond, it
+//! gives back in so many equal *steps*, one each tick. A [`Controller`] turns all three:
 //!
-//! - **Throughput**, relative to the highest seen, decides how much to keep: 5 % over 2 s when idle, 50 % over 20 s at the highest,
-//!   in proportion between. A busy program will need its memory again; an idle one should leave it to others. The highest seen is
-//!   forgotten slowly, by half in about 3,500 observations: an hour, at one per second. A load that stays lower is then the new highest.
-//! - **Latency** beyond its target has memory given back earlier and in smaller steps, so that each tick takes less time:
-//!   a P99 of twice the target halves the window and doubles the steps, and so on up to eight times, 64 steps. Up to the target there are 8 steps.
+//! - **Throughput**, relative to the highest seen, decides how much to keep: 5 % over 2 s when idle, 50 % over 20 s at the
+//!   highest, in proportion between. A busy program will need its memory again; an idle one should leave it to others. The
+//!   highest seen is forgotten slowly, by half in about 3,500 observations: an hour, at one per second. A load that stays lower
+//!   is then the new highest.
+//! - **Latency** beyond its target has memory given back earlier and in smaller steps, so that each tick takes less time: a P99
+//!   of twice the target halves the window and doubles the steps, and so on up to eight times, 64 steps. Up to the target there
+//!   are 8 steps.
 //!
-//! No value changes by more than a quarter of itself up, or a fifth down, per observation. For observations that stay the same, each of
-//! them arrives and stays: only the forgetting of a higher throughput moves percent and window on, upward, as slowly as said above.
+//! No value changes by more than a quarter of itself up, or a fifth down, per observation. For observations that stay the same,
+//! each of them arrives and stays: only the forgetting of a higher throughput moves percent and window on, upward, as slowly as
+//! said above.
 //!
 //! The controller has no clock, asks nobody, and allocates nothing: one that is fed the same gives the same.
 
@@ -43,9 +46,11 @@ const STEPS: RangeInclusive<u8> = 8..=64;
 const OVERRUN_MAX: f64 = 8.0;
 /// What an observation leaves of the highest throughput seen: half in 3,465 of them.
 const PEAK_DECAY: f64 = 0.9998;
-/// An observation raises the highest throughput seen to at most so many times its value, so that one wrong figure is soon forgotten.
+/// An observation raises the highest throughput seen to at most so many times its value, so that one wrong figure is soon
+/// forgotten.
 const PEAK_GROWTH_MAX: f64 = 1.25;
-/// A highest throughput of so many requests per second, one in a quarter of an hour, is as good as none: the next figure takes its place.
+/// A highest throughput of so many requests per second, one in a quarter of an hour, is as good as none: the next figure takes
+/// its place.
 const PEAK_MIN: f64 = 1e-3;
 /// The shortest target: a P99 of no time at all is nobody's target.
 const P99_TARGET_MIN: Duration = Duration::from_micros(1);
@@ -64,20 +69,22 @@ pub struct Controller {
 impl Controller {
     /// A controller that begins with the heap's default: 10 percent, 5 seconds, 8 steps.
     ///
-    /// `p99_target` is the latency up to which the program is content; less than a microsecond counts as one. [`Duration::MAX`] leaves latency out.
+    /// `p99_target` is the latency up to which the program is content; less than a microsecond counts as one. [`Duration::MAX`]
+    /// leaves latency out.
     #[must_use]
     pub fn new(p99_target: Duration) -> Self {
         Self { p99_target: p99_target.max(P99_TARGET_MIN), peak: PEAK_MIN, percent: 10, window_ms: 5_000, steps: 8 }
     }
 
-    /// Takes an observation in, and says what to keep from now on: always a [`Retain::Peak`] with 5 to 50 percent, 2,000 to 20,000 ms, 8 to 64
-    /// steps.
+    /// Takes an observation in, and says what to keep from now on: always a [`Retain::Peak`] with 5 to 50 percent, 2,000 to
+    /// 20,000 ms, 8 to 64 steps.
     ///
-    /// To be called at regular intervals, of a second or so. From the same state, more throughput never means less percent
-    /// or a shorter window, and never other steps; a longer `p99` never means fewer steps or a longer window, and never another percent.
+    /// To be called at regular intervals, of a second or so. From the same state, more throughput never means less percent or a
+    /// shorter window, and never other steps; a longer `p99` never means fewer steps or a longer window, and never another
+    /// percent.
     ///
-    /// A throughput that is negative, infinite or not a number is no observation: nothing changes. Zero is one: idle. A `p99` of zero means that
-    /// none was measured, and counts as within the target.
+    /// A throughput that is negative, infinite or not a number is no observation: nothing changes. Zero is one: idle. A `p99` of
+    /// zero means that none was measured, and counts as within the target.
     pub fn observe(&mut self, requests_per_second: f64, p99: Duration) -> Retain {
         if requests_per_second.is_finite() && requests_per_second >= 0.0 {
             let load = self.load(requests_per_second);
@@ -96,7 +103,8 @@ impl Controller {
         Retain::Peak { percent: self.percent, window_ms: self.window_ms, steps: self.steps }
     }
 
-    /// Hands the setting to the heap, by [`freestone::control::set_retain`]. There is one heap: two controllers would overwrite each other.
+    /// Hands the setting to the heap, by [`freestone::control::set_retain`]. There is one heap: two controllers would overwrite
+    /// each other.
     pub fn apply(&self) {
         control::set_retain(self.retain());
     }
@@ -286,7 +294,8 @@ mod tests {
                     let peak = controller.peak.max(1.0);
                     controller.peak = peak;
                     let throughput = peak * share;
-                    // From one end of the range to the other is less than 15 steps of a quarter or a fifth; down there they are rounded.
+                    // From one end of the range to the other is less than 15 steps of a quarter or a fifth; down there they are
+                    // rounded.
                     let arrived = after(20, &mut controller, throughput, p99);
                     let mut before = arrived;
                     for _ in 0..200 {

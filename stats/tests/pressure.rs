@@ -19,7 +19,8 @@ fn the_heap_calls() {
     subscriptions_that_have_ended_leave_nothing();
 }
 
-/// What calls leave behind. Without locks: where there is no background thread, a call comes in the middle of an allocation of the test.
+/// What calls leave behind. Without locks: where there is no background thread, a call comes in the middle of an allocation of
+/// the test.
 #[derive(Default)]
 struct Calls {
     calls: AtomicUsize,

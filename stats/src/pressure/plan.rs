@@ -48,7 +48,8 @@ impl Percent {
 }
 
 impl Threshold {
-    /// So many bytes held from the system, as [`freestone::control::held_bytes`] counts them. 0 is crossed once, and never armed again.
+    /// So many bytes held from the system, as [`freestone::control::held_bytes`] counts them. 0 is crossed once, and never armed
+    /// again.
     #[must_use]
     pub const fn bytes(bytes: usize) -> Self {
         Self(Measure::Bytes(bytes))
@@ -62,8 +63,8 @@ impl Threshold {
         Self(Measure::OfMemoryLimit(Percent::clamped(percent)))
     }
 
-    /// So many percent of the hard limit, whatever it is at the time; never crossed while there is none. At 95 % the fuse calls everybody
-    /// anyway.
+    /// So many percent of the hard limit, whatever it is at the time; never crossed while there is none. At 95 % the fuse calls
+    /// everybody anyway.
     ///
     /// `percent` goes from 1 to 100; 0 means 1, and more than 100 means 100.
     #[must_use]
@@ -109,8 +110,8 @@ pub(super) enum Verdict {
 }
 
 impl State {
-    /// Crossed → Armed, when `held` has fallen below 90 % of the threshold, when a limit has moved the threshold above it, or when there is
-    /// no threshold any more.
+    /// Crossed → Armed, when `held` has fallen below 90 % of the threshold, when a limit has moved the threshold above it, or
+    /// when there is no threshold any more.
     #[must_use]
     pub(super) fn rearmed(self, threshold: Option<usize>, held: usize) -> Self {
         match (self, threshold) {
@@ -178,7 +179,8 @@ mod tests {
         (state, calls)
     }
 
-    /// The rule in other words: a look calls if memory is there, and either it never was, or it was below 90 % since the last time.
+    /// The rule in other words: a look calls if memory is there, and either it never was, or it was below 90 % since the last
+    /// time.
     fn calls_expected(held: &[usize], threshold: usize) -> usize {
         let mut calls = 0;
         let mut last_call = None;

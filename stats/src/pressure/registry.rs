@@ -1,19 +1,20 @@
 //! The registry: who wants to be called, and the calls.
 //!
-//! A registration, its end, and a callback may all happen while the heap allocates for one of the others, on the same thread: whoever
-//! allocates here may find itself called from within. So nothing is done under a lock, in two parts.
+//! A registration, its end, and a callback may all happen while the heap allocates for one of the others, on the same thread:
+//! whoever allocates here may find itself called from within. So nothing is done under a lock, in two parts.
 //!
-//! **The list** is immutable; whoever changes it publishes a changed copy, and leaves the old one to the epoch, which frees it when nobody
-//! reads it any more. A copy that was overtaken by another change is made again. Every operation registers with the collector by
-//! itself, for a few kilobytes meanwhile: what the heap interrupts then shares nothing with what interrupts it. The collector is our own, so that
-//! nothing of the program's is ever freed by us, and nobody else's reading keeps our garbage alive.
+//! **The list** is immutable; whoever changes it publishes a changed copy, and leaves the old one to the epoch, which frees it
+//! when nobody reads it any more. A copy that was overtaken by another change is made again. Every operation registers with the
+//! collector by itself, for a few kilobytes meanwhile: what the heap interrupts then shares nothing with what interrupts it. The
+//! collector is our own, so that nothing of the program's is ever freed by us, and nobody else's reading keeps our garbage alive.
 //!
-//! **A pass** looks at all thresholds, calls, and tells the heap when to look next. One thread does that at a time; who comes meanwhile
-//! leaves a wish in `work` and goes its way. That is what keeps callbacks one after the other and never nested, and what
-//! makes the bounds that the heap has last those of the list as it is last. While a callback runs nothing is held: no lock, no epoch.
+//! **A pass** looks at all thresholds, calls, and tells the heap when to look next. One thread does that at a time; who comes
+//! meanwhile leaves a wish in `work` and goes its way. That is what keeps callbacks one after the other and never nested, and
+//! what makes the bounds that the heap has last those of the list as it is last. While a callback runs nothing is held: no lock,
+//! no epoch.
 //!
-//! What the list owns of a subscription is its watch, plain numbers. The callback belongs to the [`Callback`] that the subscription has and is borrowed for
-//! a call: when a subscription ends, so does what its callback captured, and never anywhere else.
+//! What the list owns of a subscription is its watch, plain numbers. The callback belongs to the subscription, and is borrowed
+//! for a call: when a subscription ends, so does what its callback captured, and never anywhere else.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -160,11 +161,11 @@ impl<H: Heap> Registry<H> {
             let current = self.list.load(Ordering::Acquire, &guard);
             // SAFETY: never null, and pinned since before the load: whoever has replaced it since cannot have had it freed.
             let changed = Owned::new(change(unsafe { current.deref() }));
-            // AcqRel: publishes the copy to the Acquire loads; and our list continues from the one that it replaces. Relaxed: the next turn
-            // loads again.
+            // AcqRel: publishes the copy to the Acquire loads; and our list continues from the one that it replaces. Relaxed: the
+            // next turn loads again.
             if self.list.compare_exchange(current, changed, Ordering::AcqRel, Ordering::Relaxed, &guard).is_ok() {
-                // SAFETY: it is off the list, and only the thread that took it off comes here. The pin keeps its address from being used again, so the
-                // exchange compared lists, not addresses.
+                // SAFETY: it is off the list, and only the thread that took it off comes here. The pin keeps its address from
+                // being used again, so the exchange compared lists, not addresses.
                 unsafe { guard.defer_destroy(current) };
                 return;
             }
@@ -191,11 +192,11 @@ impl<H: Heap> Registry<H> {
 
     /// Leaves a wish, and fulfils wishes until there are none, if nobody else does.
     ///
-    /// Who wishes for a look says what the heap held, so that a crossing counts that is over by now. A wish that waits for somebody else's
-    /// pass loses that: the heap may hear of one crossing twice meanwhile, and so may wish twice.
+    /// Who wishes for a look says what the heap held, so that a crossing counts that is over by now. A wish that waits for
+    /// somebody else's pass loses that: the heap may hear of one crossing twice meanwhile, and so may wish twice.
     fn wish(&self, wish: u8, mut heard_bytes: usize) {
-        // Release: what was changed before the wish is seen by whoever fulfils it, whose swap acquires. Acquire: pairs with the Release of the
-        // last pass, and shows what it wrote.
+        // Release: what was changed before the wish is seen by whoever fulfils it, whose swap acquires. Acquire: pairs with the
+        // Release of the last pass, and shows what it wrote.
         if self.work.fetch_or(RUNNING | wish, Ordering::AcqRel) & RUNNING != 0 {
             return;
         }
@@ -215,17 +216,16 @@ impl<H: Heap> Registry<H> {
     fn pass(&self, wishes: u8, heard_bytes: usize) {
         let handle = self.collector.register();
         if wishes & LOOK != 0 {
-            // Relaxed, both: passes follow each other through `work`; of registrations only those that were there before it must be
-            // seen, and those are on the list.
+            // Relaxed, both: passes follow each other through `work`; of registrations only those that were there before it must
+            // be seen, and those are on the list.
             let pass = self.passes.fetch_add(1, Ordering::Relaxed) + 1;
             let newest = Number(self.registrations.load(Ordering::Relaxed));
             let mut held_bytes = heard_bytes.max(self.heap.held_bytes());
-            let mut fuse = wishes & FUSE != 0;
-            // A callback may have allocated over the next threshold. Nobody is called twice, and nobody who has come since is called, so this
-            // ends; the heap will see outside of its bounds what is left.
+            let fuse = wishes & FUSE != 0;
+            // A callback may have allocated over the next threshold. Nobody is called twice, after the fuse neither, and nobody
+            // who has come since is called, so this ends; the heap will see outside of its bounds what is left.
             while self.round(&handle, pass, newest, held_bytes, fuse) == Round::Called {
                 held_bytes = self.heap.held_bytes();
-                fuse = false;
             }
         }
         self.set_bounds(&handle);
@@ -295,10 +295,11 @@ enum Round {
     Called,
 }
 
-/// Calls, if the subscription has not ended. A panic ends here: below us is the allocator, which nothing may unwind through.
+/// Calls, if the subscription has not ended. A panic ends here: below us is the allocator, through which nothing may unwind.
 fn call(callback: &Weak<dyn Fn(&Pressure) + Send + Sync>, pressure: &Pressure) {
     let Some(callback) = callback.upgrade() else { return };
-    // Who panics sees to its own invariants, as at the end of a thread. We may be the last to have the callback: its captures' ends are caught too.
+    // Who panics sees to its own invariants, as at the end of a thread. We may be the last to have the callback: its captures'
+    // ends are caught too.
     let called = catch_unwind(AssertUnwindSafe(move || {
         callback(pressure);
         drop(callback);

@@ -188,21 +188,47 @@ fn a_callback_that_crosses_another_threshold_has_that_one_called_afterwards() {
 }
 
 #[test]
-fn a_callback_that_swings_over_its_own_threshold_is_called_once_per_look() {
+fn memory_that_rises_during_a_call_is_seen_without_the_heap() {
     let (driver, log) = (Driver::driven(), Log::default());
+    let _high = driver.register(Threshold::bytes(90), log.callback('h'));
     let (registry, inner) = (Arc::downgrade(&driver), log.clone());
-    let _swinging = driver.register(Threshold::bytes(70), move |pressure| {
-        let driver = registry.upgrade().expect("it makes the call");
-        inner.note('s', pressure);
-        driver.set_held(if pressure.held_bytes == 75 { 10 } else { 75 });
-    });
-    let (registry, inner) = (Arc::downgrade(&driver), log.clone());
-    let _other = driver.register(Threshold::bytes(70), move |pressure| {
-        registry.upgrade().expect("it makes the call").set_held(80);
-        inner.note('o', pressure);
+    let _low = driver.register(Threshold::bytes(70), move |pressure| {
+        registry.upgrade().expect("it makes the call").set_held(95);
+        inner.note('l', pressure);
     });
     driver.hold(75);
-    assert_eq!(log.take(), "so");
+    assert_eq!(log.take(), "lh");
+}
+
+#[test]
+fn a_crossing_that_is_over_calls_once() {
+    let (driver, log) = (Driver::driven(), Log::default());
+    let (registry, inner) = (Arc::downgrade(&driver), log.clone());
+    let _subscription = driver.register(Threshold::bytes(70), move |pressure| {
+        inner.note('a', pressure);
+        // The heap comes again meanwhile.
+        registry.upgrade().expect("it makes the call").heard(50, false);
+        assert!(pressure.held_bytes == 95);
+    });
+    driver.set_held(50);
+    driver.heard(95, false);
+    assert_eq!(log.take(), "a");
+}
+
+#[test]
+fn who_was_called_by_the_fuse_is_called_for_a_crossing_at_the_next_look() {
+    let (driver, log) = (Driver::driven(), Log::default());
+    let (registry, inner) = (Arc::downgrade(&driver), log.clone());
+    let _rising = driver.register(Threshold::bytes(70), move |pressure| {
+        registry.upgrade().expect("it makes the call").set_held(2000);
+        inner.note('r', pressure);
+    });
+    let _high = driver.register(Threshold::bytes(2000), log.callback('h'));
+    driver.set_held(95);
+    driver.heard(95, true);
+    assert_eq!(log.take(), "rh");
+    driver.hold(2000);
+    assert_eq!(log.take(), "h");
 }
 
 #[test]
@@ -382,7 +408,8 @@ fn four_threads_register_under_fire() {
     assert_eq!(Arc::strong_count(&captured), 1, "all callbacks have ended");
 }
 
-/// The system's allocator, which calls us from within as the heap does: on the way of the allocations and frees that a thread names.
+/// The system's allocator, which calls us from within as the heap does: on the way of the allocations and frees that a thread
+/// names.
 struct Interrupting;
 
 /// So many allocations and frees from now on; counted down to zero, and past it nothing happens.
@@ -434,8 +461,8 @@ fn fall_and_rise() {
     interrupted().hold(15);
 }
 
-/// One crossing, or two, at each allocation and free on the way of a registration and its end; its callback changes the list in the middle of
-/// the change.
+/// One crossing, or two, at each allocation and free on the way of a registration and its end; its callback changes the list in
+/// the middle of the change.
 #[test]
 fn every_allocation_on_the_way_may_call_from_within() {
     static CALLS: AtomicUsize = AtomicUsize::new(0);
