@@ -46,8 +46,8 @@
 //!
 //! # Retention that follows the load
 //!
-//! Free memory that is kept makes the next peak cheap, and the process large. A [`Controller`](adaptive::Controller) trades one for the
-//! other by what the program knows of itself: how busy it is, and whether it answers in time.
+//! Free memory that is kept makes the next peak cheap, and the process large. A [`Controller`](adaptive::Controller) trades one
+//! for the other by what the program knows of itself: how busy it is, and whether it answers in time.
 //!
 //! ```
 //! use std::time::Duration;
