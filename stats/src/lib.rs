@@ -1,4 +1,5 @@
-//! What the Freestone allocator counts, for people: numbers of a moment, rates between two moments, a report in plain text.
+//! What the Freestone allocator counts, for people: numbers of a moment, rates between two moments, a report in plain text; and what
+//! a program can do about it: callbacks under pressure, retention that follows the load.
 //!
 //! ```
 //! use freestone::Freestone;
@@ -18,7 +19,50 @@
 //! ```
 //!
 //! Reading allocates nothing, stops nobody, and takes some ten microseconds. Formatting allocates, like all formatting.
+//!
+//! # Pressure
+//!
+//! A cache is welcome to memory that nobody else needs. [`pressure::on`] tells it when somebody does:
+//!
+//! ```
+//! use std::sync::Arc;
+//! use std::sync::atomic::{AtomicBool, Ordering};
+//!
+//! use freestone_stats::pressure::{self, Threshold};
+//!
+//! let shed = Arc::new(AtomicBool::new(false));
+//! let wanted = Arc::clone(&shed);
+//! let subscription = pressure::on(Threshold::of_memory_limit(70), move |_| wanted.store(true, Ordering::Relaxed));
+//!
+//! // Where the cache is used, and its lock is held anyway:
+//! if shed.swap(false, Ordering::Relaxed) {
+//!     // … drop half of it.
+//! }
+//! # drop(subscription);
+//! ```
+//!
+//! The callback may run in the middle of any allocation of the program: see [`pressure`] for what it must not wait for, and
+//! `examples/pressure.rs` for a whole program.
+//!
+//! # Retention that follows the load
+//!
+//! Free memory that is kept makes the next peak cheap, and the process large. A [`Controller`](adaptive::Controller) trades one
+//! for the other by what the program knows of itself: how busy it is, and whether it answers in time.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use freestone_stats::adaptive::Controller;
+//!
+//! let mut controller = Controller::new(Duration::from_millis(20));
+//! // Every second:
+//! # let (requests_per_second, p99) = (1000.0, Duration::from_millis(12));
+//! controller.observe(requests_per_second, p99);
+//! controller.apply();
+//! ```
 
+pub mod adaptive;
+pub mod pressure;
 mod rates;
 mod reading;
 mod report;
