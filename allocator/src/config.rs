@@ -106,8 +106,9 @@ pub(crate) const BREAK_UP_TICKS: u32 = 50;
 pub(crate) const BACKGROUND_FREE_BYTES: usize = 32 << 20;
 /// … for so long, …
 pub(crate) const BACKGROUND_FREE_NS: u64 = 1_000_000_000;
-/// … or so much at any moment. Where there is to be no thread, who frees that much gives it back.
-pub(crate) const DROP_BYTES: usize = 64 << 20;
+/// … or so much at any moment. Where there is to be no thread, who frees that much gives it back. A program that frees 64 MiB leaves so much
+/// free for certain; the rest may lie in caches.
+pub(crate) const DROP_BYTES: usize = 48 << 20;
 
 // ---- limits --------------------------------------------------------------------------------------------------------
 

@@ -225,8 +225,8 @@ fn look_around(record: Option<&Record>) -> bool {
         let ticked = scavenger.tick_if_due(now_ns, house());
         if ticked {
             HEAP.guard.look(now_ns, &HEAP.supply.page_heap);
-            HEAP.background.look(HEAP.supply.page_heap.free() + HEAP.supply.free_within_spans(), now_ns);
         }
+        HEAP.background.look(free_bytes(), now_ns);
         if urged || ticked || scavenger.has_more(now_ns) {
             let slice_ns = if urged { ASSIST_SLICE_NS } else { RELEASE_SLICE_NS };
             let _ = scavenger.work(slice_ns, house());
@@ -307,7 +307,7 @@ fn attend() {
         return;
     }
     let now_ns = os::now_ns();
-    background.look(page_heap.free(), now_ns);
+    background.look(free_bytes(), now_ns);
     if background.is_wanted() {
         page_heap.counters.count(Event::BackgroundStart);
         if background.start(now_ns, background_thread) {
@@ -316,10 +316,16 @@ fn attend() {
         page_heap.counters.count(Event::Refused);
         set_free_mark();
     }
-    if wake && page_heap.free() >= DROP_BYTES {
+    if wake && free_bytes() >= DROP_BYTES {
         undisturbed(|| HEAP.scavenger.drop_now(&HEAP.supply));
     }
     tell_watcher();
+}
+
+/// Memory that could be given back, free blocks within spans included. An estimate; where the heap is small, zero.
+fn free_bytes() -> usize {
+    let page_heap = &HEAP.supply.page_heap;
+    if page_heap.held() < BACKGROUND_FREE_BYTES { 0 } else { page_heap.free() + HEAP.supply.free_within_spans() }
 }
 
 /// Where free memory has somebody called who starts the background thread, or does without.

@@ -3,8 +3,8 @@
 use std::hint::black_box;
 use std::process::ExitCode;
 
-use freestone::Freestone;
-use freestone_bench::controls::Controls;
+use freestone::{Freestone, Limit, PauseKind, control};
+use freestone_bench::controls::{Controls, Note};
 
 #[global_allocator]
 static GLOBAL: Freestone = Freestone::new();
@@ -22,7 +22,27 @@ fn proof() -> Result<String, String> {
 }
 
 /// What Freestone offers a program besides memory.
-const CONTROLS: Controls = Controls { set_memory_limit: None, thread_idle: None, observe: None, notes: None };
+const CONTROLS: Controls = Controls {
+    set_memory_limit: Some(|bytes| control::set_memory_limit(bytes.map_or(Limit::None, Limit::Bytes))),
+    thread_idle: Some(control::thread_idle),
+    observe: None,
+    notes: Some(note_pauses),
+};
+
+/// How long giving back took, and how often the limit made itself felt.
+fn note_pauses(note: &mut Note<'_>) {
+    let heap = freestone::snapshot();
+    let release = heap.pauses[PauseKind::Release as usize];
+    note("release_total_ns", release.total_ns);
+    note("release_p99_ns", release.p99_ns);
+    note("release_max_ns", release.max_ns);
+    note("given_back_bytes", release.bytes);
+    let assist = heap.pauses[PauseKind::Assist as usize];
+    note("assists", heap.limits.assists);
+    note("assist_p99_ns", assist.p99_ns);
+    note("assist_max_ns", assist.max_ns);
+    note("limit_exceeded", heap.limits.exceeded);
+}
 
 fn main() -> ExitCode {
     freestone_bench::subject::main("freestone", proof, CONTROLS)
