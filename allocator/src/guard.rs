@@ -191,21 +191,22 @@ impl Guard {
         page_heap.marks.took(0, page_heap.held());
     }
 
-    /// Tells the watcher, unless it is being told something. The calling thread must be in no room of ours.
-    pub(crate) fn tell(&self, event: HeldEvent) {
+    /// Tells the watcher. `false`: it is being told something else at the moment. The calling thread must be in no room of ours.
+    pub(crate) fn tell(&self, event: HeldEvent) -> bool {
         // Acquire: see `set_watcher`.
         let watcher = self.watcher.load(Ordering::Acquire);
         if watcher.is_null() {
-            return;
+            return true;
         }
         // Acquire, Release: one after the other.
         if self.is_telling.swap(true, Ordering::Acquire) {
-            return;
+            return false;
         }
         // SAFETY: `set_watcher` stored nothing but such functions.
         let watcher = unsafe { core::mem::transmute::<*mut (), Watcher>(watcher) };
         watcher(event);
         self.is_telling.store(false, Ordering::Release);
+        true
     }
 
     pub(crate) fn before_fork(&self) {
@@ -274,13 +275,13 @@ mod tests {
     fn the_watcher_hears_one_thing_at_a_time() {
         static TOLD: AtomicUsize = AtomicUsize::new(0);
         static GUARD: Guard = Guard::new();
-        GUARD.tell(HeldEvent { held_bytes: 1, fuse: false });
+        assert!(GUARD.tell(HeldEvent { held_bytes: 1, fuse: false }), "nobody is there to be told");
         GUARD.set_watcher(|event| {
             TOLD.fetch_add(event.held_bytes, Ordering::Relaxed);
-            GUARD.tell(HeldEvent { held_bytes: 1000, fuse: false });
+            assert!(!GUARD.tell(HeldEvent { held_bytes: 1000, fuse: false }));
         });
-        GUARD.tell(HeldEvent { held_bytes: 5, fuse: false });
-        GUARD.tell(HeldEvent { held_bytes: 7, fuse: true });
+        assert!(GUARD.tell(HeldEvent { held_bytes: 5, fuse: false }));
+        assert!(GUARD.tell(HeldEvent { held_bytes: 7, fuse: true }));
         assert_eq!(TOLD.load(Ordering::Relaxed), 12);
     }
 

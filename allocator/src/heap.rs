@@ -336,13 +336,24 @@ fn set_free_mark() {
 
 /// Tells the watcher what there is to tell. The calling thread is in no slow path.
 fn tell_watcher() {
-    let held_bytes = HEAP.supply.page_heap.held();
-    // Relaxed: flags; each is taken by one thread.
-    if HEAP.tell_fuse.load(Ordering::Relaxed) && HEAP.tell_fuse.swap(false, Ordering::Relaxed) {
-        HEAP.guard.tell(HeldEvent { held_bytes, fuse: true });
-    }
-    if HEAP.tell.load(Ordering::Relaxed) && HEAP.tell.swap(false, Ordering::Relaxed) {
-        HEAP.guard.tell(HeldEvent { held_bytes, fuse: false });
+    /// What the watcher does may be another thing that it has to be told; more often than this it waits for the next occasion.
+    const ROUNDS: u32 = 8;
+    for _ in 0..ROUNDS {
+        let mut told = false;
+        // Relaxed: flags; each is taken by one thread.
+        for (flag, fuse) in [(&HEAP.tell_fuse, true), (&HEAP.tell, false)] {
+            if flag.load(Ordering::Relaxed) && flag.swap(false, Ordering::Relaxed) {
+                let event = HeldEvent { held_bytes: HEAP.supply.page_heap.held(), fuse };
+                told = HEAP.guard.tell(event);
+                if !told {
+                    // Whoever is telling it something else looks again afterwards.
+                    flag.store(true, Ordering::Relaxed);
+                }
+            }
+        }
+        if !told {
+            break;
+        }
     }
     if HEAP.to_exit.load(Ordering::Relaxed) {
         os::exit(EXIT_CODE_MEMORY);
@@ -822,6 +833,9 @@ pub(crate) fn watch_held(watcher: Watcher) {
 /// See [`crate::control::set_watch_bounds`].
 pub(crate) fn set_watch_bounds(above: usize, below: usize) {
     HEAP.guard.set_watch_bounds(above, below, &HEAP.supply.page_heap);
+    if !is_busy(current_word()) && HEAP.supply.page_heap.marks.has_calls() {
+        attend();
+    }
 }
 
 /// See [`crate::control::release_to_os`].

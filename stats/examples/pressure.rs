@@ -1,12 +1,11 @@
 //! A cache that grows until callbacks say that memory is short, and sheds.
 //!
-//! The limit is the heap's if it has one; else this program sets its own.
+//! The limit is what the environment says (`FREESTONE_MEMORY_LIMIT=64MiB`); else this program sets its own.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use freestone::Freestone;
-use freestone::control;
+use freestone::{Freestone, Limit, control};
 use freestone_stats::pressure::{self, Subscription, Threshold};
 
 #[global_allocator]
@@ -22,17 +21,16 @@ static REACHED: AtomicU8 = AtomicU8::new(0);
 /// Calls back at so many percent of the limit. The callback only leaves a note: it may run in the middle of an allocation of the
 /// cache.
 fn watch(percent: u8) -> Subscription {
-    let threshold = match control::memory_limit() {
-        Some(_) => Threshold::of_memory_limit(percent),
-        None => Threshold::bytes(LIMIT_BYTES / 100 * usize::from(percent)),
-    };
-    pressure::on(threshold, move |_| {
+    pressure::on(Threshold::of_memory_limit(percent), move |_| {
         // Relaxed: a hint, that nothing else depends on.
         REACHED.fetch_max(percent, Ordering::Relaxed);
     })
 }
 
 fn main() {
+    if control::memory_limit().is_none() {
+        control::set_memory_limit(Limit::Bytes(LIMIT_BYTES));
+    }
     watch(70).forever();
     let _until_the_end_of_main = watch(90);
 

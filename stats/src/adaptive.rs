@@ -34,7 +34,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use freestone::control::{self, Retain};
+use freestone::{Retain, control};
 
 /// What is kept above the peak, in percent of it.
 const PERCENT: RangeInclusive<u16> = 5..=50;

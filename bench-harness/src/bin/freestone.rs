@@ -2,9 +2,12 @@
 
 use std::hint::black_box;
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use freestone::{Freestone, Limit, PauseKind, control};
 use freestone_bench::controls::{Controls, Note};
+use freestone_stats::adaptive::Controller;
 
 #[global_allocator]
 static GLOBAL: Freestone = Freestone::new();
@@ -25,9 +28,18 @@ fn proof() -> Result<String, String> {
 const CONTROLS: Controls = Controls {
     set_memory_limit: Some(|bytes| control::set_memory_limit(bytes.map_or(Limit::None, Limit::Bytes))),
     thread_idle: Some(control::thread_idle),
-    observe: None,
+    observe: Some(observe),
     notes: Some(note_pauses),
 };
+
+/// What the service reports is made into what the heap keeps. A P99 of a quarter of a millisecond is the target of the workload that reports.
+fn observe(requests_per_second: f64, p99: Duration) {
+    static CONTROLLER: Mutex<Option<Controller>> = Mutex::new(None);
+    let mut controller = CONTROLLER.lock().unwrap_or_else(PoisonError::into_inner);
+    let controller = controller.get_or_insert_with(|| Controller::new(Duration::from_micros(250)));
+    controller.observe(requests_per_second, p99);
+    controller.apply();
+}
 
 /// How long giving back took, and how often the limit made itself felt.
 fn note_pauses(note: &mut Note<'_>) {
