@@ -210,8 +210,9 @@ impl Depot {
                 // Relaxed: only compared.
                 stamp = stamp.rotate_left(9) ^ slot.load(Ordering::Relaxed).addr() as u64;
             }
-            // Comings and goings that leave as many are rare, and a second look finds them.
-            stamp = stamp.rotate_left(9) ^ shard.shelf.lock().blocks as u64;
+            // Comings and goings that leave as many are rare, and a later look finds them. Without the lock: a program that never came here is
+            // not to touch the page because of us.
+            stamp = stamp.rotate_left(9) ^ shard.shelved.load(Ordering::Relaxed) as u64;
         }
         stamp
     }

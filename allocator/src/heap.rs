@@ -18,6 +18,7 @@
 //! `BUSY`, from the moment a fork has all locks until it begins to give them back.
 
 use core::ffi::c_void;
+use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
 use crate::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering, compiler_fence};
@@ -106,6 +107,8 @@ struct Heap {
     forking: AtomicPtr<HotSlots>,
     /// Forks that signal handlers made in the middle of that.
     forks_within: AtomicU32,
+    /// The options in force, from when it has started on. Held while hooks are set.
+    options: Lock<MaybeUninit<Options>>,
     supply: Supply,
 }
 
@@ -126,11 +129,9 @@ static HEAP: Heap = Heap {
     reap_at: AtomicU32::new(0),
     forking: AtomicPtr::new(core::ptr::null_mut()),
     forks_within: AtomicU32::new(0),
+    options: Lock::new(Rank::Start, MaybeUninit::zeroed()),
     supply: Supply::new(),
 };
-
-/// The options in force. Not all zeros, so apart from the heap. Held while hooks are set.
-static OPTIONS: Lock<Options> = Lock::new(Rank::Start, Options::DEFAULT);
 
 /// What slow paths and the background thread work on.
 fn house() -> House<'static> {
@@ -369,7 +370,7 @@ const EXIT_PATIENCE_NS: u64 = 2_000_000_000;
 /// The hard limit is near: says so, has the watcher told, and ends the process if that was chosen.
 fn trip_fuse() {
     let Some(trips) = HEAP.guard.trips(os::now_ns(), &HEAP.supply.page_heap) else { return };
-    let exits = OPTIONS.lock().fuse == Fuse::Exit;
+    let exits = undisturbed(options_in_force).fuse == Fuse::Exit;
     let now = take_snapshot();
     say_fuse(trips, &now.bytes.accounts(), now.limits.held, now.limits.hard_limit.unwrap_or(0), exits);
     // Relaxed: flags, and the bell orders them.
@@ -463,12 +464,12 @@ fn is_started() -> bool {
 /// The heap's first operation: options and hooks.
 #[cold]
 fn start(options: &Options) {
-    let mut in_force = OPTIONS.lock();
+    let mut chosen = HEAP.options.lock();
     // Relaxed: the lock orders it.
     if HEAP.started.load(Ordering::Relaxed) {
         return;
     }
-    *in_force = *options;
+    let mut in_force = *options;
     if let Some(text) = os::environment(c"FREESTONE") {
         in_force.apply(text, |complaint| complain("FREESTONE", complaint));
     }
@@ -477,7 +478,9 @@ fn start(options: &Options) {
     {
         complain("FREESTONE_MEMORY_LIMIT", complaint);
     }
+    HEAP.scavenger.begin(os::now_ns());
     put_in_force(&in_force);
+    chosen.write(in_force);
     // Relaxed: published by `started`.
     HEAP.exit_key.store(os::exit_key(thread_ends).map_or(0, |key| key + 1), Ordering::Relaxed);
     // If this fails there is no memory for a list entry of the C library; a fork then needs luck, as with any other allocator.
@@ -778,7 +781,15 @@ pub(crate) fn recent_pauses(into: &mut [Pause]) -> usize {
 
 /// The options in force.
 pub(crate) fn configuration() -> Options {
-    undisturbed(|| *OPTIONS.lock())
+    undisturbed(options_in_force)
+}
+
+fn options_in_force() -> Options {
+    if !is_started() {
+        return Options::DEFAULT;
+    }
+    // SAFETY: written by `start`, before it said so.
+    unsafe { HEAP.options.lock().assume_init() }
 }
 
 /// Changes options of the running heap.
@@ -795,9 +806,11 @@ pub(crate) fn configure(change: impl FnOnce(&mut Options)) {
         if !is_started() {
             start(&Options::DEFAULT);
         }
-        let mut options = OPTIONS.lock();
-        change(&mut options);
-        put_in_force(&options);
+        let mut options = HEAP.options.lock();
+        // SAFETY: written by `start`, before it said so.
+        let options = unsafe { options.assume_init_mut() };
+        change(options);
+        put_in_force(options);
     });
     attend();
 }
@@ -869,7 +882,7 @@ unsafe extern "C" fn before_fork() {
         return;
     }
     set_current(BUSY);
-    OPTIONS.before_fork();
+    HEAP.options.before_fork();
     HEAP.guard.before_fork();
     HEAP.scavenger.before_fork();
     HEAP.recaller.before_fork();
@@ -895,7 +908,7 @@ fn finish_fork(work: impl FnOnce()) {
     HEAP.recaller.after_fork();
     HEAP.scavenger.after_fork();
     HEAP.guard.after_fork();
-    OPTIONS.after_fork();
+    HEAP.options.after_fork();
     HEAP.supply.look_again_after_fork();
     work();
     set_current(before);

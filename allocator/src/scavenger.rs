@@ -113,6 +113,11 @@ impl Scavenger {
         }
     }
 
+    /// The first tick is a while away: a program that does little does none.
+    pub(crate) fn begin(&self, now_ns: u64) {
+        self.last_ns.store(now_ns, Ordering::Relaxed);
+    }
+
     pub(crate) fn set_retain(&self, retain: Retain) {
         self.retain.store(retain.pack(), Ordering::Relaxed);
     }
@@ -260,7 +265,9 @@ impl Scavenger {
                 work.depots[class.index()] = supply.depot_stamp(class);
                 return true;
             }
-            work.depots[class.index()] = lies_there;
+            if work.depots[class.index()] != lies_there {
+                work.depots[class.index()] = lies_there;
+            }
             work.next_depot += 1;
             return true;
         }

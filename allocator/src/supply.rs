@@ -47,10 +47,10 @@ pub(crate) struct Supply {
     lent: AtomicUsize,
     /// Check every exchange, not one in a period.
     check_every_exchange: AtomicBool,
-    pub(crate) page_heap: PageHeap,
     seed: Seed,
     empties: [Depot; CAPACITIES],
     centrals: [Central; SizeClass::COUNT],
+    pub(crate) page_heap: PageHeap,
     pub(crate) large: Large,
     pub(crate) direct: Direct,
     pub(crate) sampling: Sampling,

@@ -146,8 +146,9 @@ pub(crate) struct Filler {
     totals: PageTotals,
     /// Steps that were mapped once and are not now: they are mapped again first. Step plus one, linked by `next`.
     unmapped: u32,
-    /// The first step that was ever added, and the one behind the last.
+    /// Steps that were ever added: from here, kept as its complement (a heap begins as zeros) …
     first: u32,
+    /// … to here.
     end: u32,
     /// Where looking for dirty pages in used steps goes on.
     hand: u32,
@@ -165,7 +166,7 @@ impl Filler {
             oldest_empty: 0,
             totals: PageTotals { mapped: 0, used: 0, clean: 0, vacated_steps: 0 },
             unmapped: 0,
-            first: u32::MAX,
+            first: 0,
             end: 0,
             hand: 0,
         }
@@ -203,7 +204,7 @@ impl Filler {
         self.link(step);
         self.totals.mapped += STEP_PAGES as usize;
         self.totals.clean += STEP_PAGES as usize;
-        self.first = self.first.min(step);
+        self.first = self.first.max(!step);
         self.end = self.end.max(step + 1);
     }
 
@@ -457,11 +458,11 @@ impl Filler {
     pub(crate) fn claim_in_used(&mut self, rested: Rested) -> Result<DirtyRun, u32> {
         const LOOKS_IN_USED: u32 = 64;
         if self.totals.dirty() == 0 {
-            return Err(self.end.saturating_sub(self.first).max(1));
+            return Err(self.end.saturating_sub(!self.first).max(1));
         }
         for _ in 0..LOOKS_IN_USED {
-            if !(self.first..self.end).contains(&self.hand) {
-                self.hand = self.first;
+            if !(!self.first..self.end).contains(&self.hand) {
+                self.hand = !self.first;
             }
             let step = self.hand;
             let entry = self.step(step);
@@ -526,7 +527,7 @@ impl Filler {
 
     /// Is anything of this step in use? `None`: there are no steps from here on.
     pub(crate) fn is_in_use(&mut self, step: u32) -> Option<bool> {
-        (step < self.end).then(|| step >= self.first && self.step(step).used_pages > 0)
+        (step < self.end).then(|| step >= !self.first && self.step(step).used_pages > 0)
     }
 
     /// Part of a step in use is about to be purged: its huge page, if it has one, will be none any more.

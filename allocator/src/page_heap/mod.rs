@@ -59,11 +59,11 @@ const ZONE_STEPS: u32 = ZONE_PAGES / STEP_PAGES;
 /// Steps that turn out to be somebody else's, one after the other, before growing gives up.
 const SKIPS_MAX: u32 = 64;
 
-/// The page heap.
+/// The page heap. In this order: what is seldom written to lies at the end.
+#[repr(C)]
 pub(crate) struct PageHeap {
     pub(crate) table: PageTable,
     pub(crate) counters: Counters,
-    pub(crate) pauses: Pauses,
     /// What growing and shrinking memory is held against.
     pub(crate) marks: Marks,
     /// Held across every call that gives memory back, so that none is under way when the process forks.
@@ -87,6 +87,7 @@ pub(crate) struct PageHeap {
     tick: AtomicU32,
     huge_pages: AtomicU8,
     stall_guard: StallGuard,
+    pub(crate) pauses: Pauses,
 }
 
 /// How far the region is mapped.

@@ -4,11 +4,12 @@
 use std::alloc::Layout;
 
 use freestone::control::{release_to_os, sample_after};
-use freestone::{Freestone, snapshot};
+use freestone::{Background, Freestone, snapshot};
 use freestone_tests::{Random, mapped_bytes, resident_anonymous_bytes};
 
+/// Without a thread of the allocator's own, which would bring a stack.
 #[global_allocator]
-static GLOBAL: Freestone = Freestone::new();
+static GLOBAL: Freestone = Freestone::new().background(Background::Off);
 
 /// What the program has beside the heap: stack, data, and the C library's own.
 struct Beside {
