@@ -110,29 +110,29 @@ impl Shard {
     }
 
     #[inline]
-    fn take(&self) -> Option<Magazine> {
-        self.slots.take().or_else(|| self.take_shelved())
+    fn take(&self, waited: &mut u64) -> Option<Magazine> {
+        self.slots.take().or_else(|| self.take_shelved(waited))
     }
 
-    fn take_shelved(&self) -> Option<Magazine> {
+    fn take_shelved(&self, waited: &mut u64) -> Option<Magazine> {
         // Relaxed, here and below: a look; the lock orders the stack itself. A magazine shelved just now is missed, as if we had come
         // earlier.
         if LOOKS_FIRST && self.shelved.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        let mut shelf = self.shelf.lock();
+        let mut shelf = self.shelf.lock_noting(waited);
         let magazine = shelf.stack.pop()?;
         shelf.blocks -= magazine.count();
         self.shelved.store(self.shelved.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
         Some(magazine)
     }
 
-    fn put(&self, magazine: Magazine, usable: usize) -> Result<(), Magazine> {
+    fn put(&self, magazine: Magazine, usable: usize, waited: &mut u64) -> Result<(), Magazine> {
         let magazine = match self.slots.put(magazine, usable) {
             Ok(()) => return Ok(()),
             Err(magazine) => magazine,
         };
-        let mut shelf = self.shelf.lock();
+        let mut shelf = self.shelf.lock_noting(waited);
         let blocks = shelf.blocks + magazine.count();
         if blocks > self.bound.load(Ordering::Relaxed) {
             return Err(magazine);
@@ -171,17 +171,17 @@ impl Depot {
         }
     }
 
-    /// Takes a magazine: the nearest.
+    /// Takes a magazine: the nearest. Adds to `waited` how many cycles others were in the way.
     #[inline]
-    pub(crate) fn take(&self, here: usize) -> Option<Magazine> {
-        (0..DEPOT_SHARDS).find_map(|further| self.0[(here + further) % DEPOT_SHARDS].take())
+    pub(crate) fn take(&self, here: usize, waited: &mut u64) -> Option<Magazine> {
+        (0..DEPOT_SHARDS).find_map(|further| self.0[(here + further) % DEPOT_SHARDS].take(waited))
     }
 
     /// Leaves a magazine here, in one of the first `usable` slots or on the shelf. Hands it back when the shelf would hold more than its
-    /// bound.
+    /// bound. `waited`: as in [`take`](Self::take).
     #[inline]
-    pub(crate) fn put(&self, magazine: Magazine, here: usize, usable: usize) -> Result<(), Magazine> {
-        self.0[here % DEPOT_SHARDS].put(magazine, usable)
+    pub(crate) fn put(&self, magazine: Magazine, here: usize, usable: usize, waited: &mut u64) -> Result<(), Magazine> {
+        self.0[here % DEPOT_SHARDS].put(magazine, usable, waited)
     }
 
     /// Allows `more` blocks on the shelf here.

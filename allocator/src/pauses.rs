@@ -153,6 +153,14 @@ impl Pauses {
         result
     }
 
+    /// Somebody waited for a lock for so many cycles; 0: it was free.
+    #[inline]
+    pub(crate) fn waited(&self, kind: PauseKind, cycles: u64) {
+        if cycles > SLOW_CYCLES {
+            self.was_slow(kind, 0, cycles);
+        }
+    }
+
     /// How long that was is worked out from a short stretch that is measured on both.
     #[cold]
     #[inline(never)]

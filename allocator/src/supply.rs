@@ -199,7 +199,7 @@ impl Supply {
 
     /// A magazine without blocks. `None`: no memory.
     pub(crate) fn empty_magazine(&self, capacity: usize) -> Option<Magazine> {
-        if let Some(magazine) = self.empties[capacity_index(capacity)].take(os::processor()) {
+        if let Some(magazine) = self.empties[capacity_index(capacity)].take(os::processor(), &mut 0) {
             return Some(magazine);
         }
         let memory = self.meta.take(Magazine::bytes(capacity), align_of::<usize>())?;
@@ -213,14 +213,17 @@ impl Supply {
         let empties = &self.empties[capacity_index(magazine.capacity())];
         let here = os::processor();
         // Nothing in them, so no bound holds them off.
-        if empties.put(magazine, here, DEPOT_SLOTS).is_err() {
+        if empties.put(magazine, here, DEPOT_SLOTS, &mut 0).is_err() {
             debug_assert!(false, "a magazine without blocks found no place");
         }
     }
 
     /// A magazine with blocks that another thread left. `counters` are the calling thread's.
     pub(crate) fn take_magazine(&self, class: SizeClass, counters: &Counters) -> Option<Magazine> {
-        let magazine = self.depot(class).take(os::processor())?;
+        let mut waited = 0;
+        let magazine = self.depot(class).take(os::processor(), &mut waited);
+        self.page_heap.pauses.waited(PauseKind::Depot, waited);
+        let magazine = magazine?;
         counters.count_alone(Event::DepotTake);
         Some(magazine)
     }
@@ -229,35 +232,45 @@ impl Supply {
     pub(crate) fn give_magazine(&self, class: SizeClass, magazine: Magazine, counters: &Counters) {
         let (depot, here) = (self.depot(class), os::processor());
         let usable = (DEPOT_SLOT_BYTES / (MAGAZINE_BLOCKS_MAX * class.bytes())).clamp(1, DEPOT_SLOTS);
-        let mut offered = depot.put(magazine, here, usable);
+        let mut waited = 0;
+        let mut offered = depot.put(magazine, here, usable, &mut waited);
         if let Err(magazine) = offered {
             let more = LEASE_BYTES.div_ceil(charge_bytes(class)).max(magazine.count());
             offered = if self.lend(more * charge_bytes(class)) {
                 depot.raise_bound(here, more);
-                depot.put(magazine, here, usable)
+                depot.put(magazine, here, usable, &mut waited)
             } else {
                 Err(magazine)
             };
         }
+        self.page_heap.pauses.waited(PauseKind::Depot, waited);
         match offered {
             Ok(()) => counters.count_alone(Event::DepotPut),
             Err(magazine) => {
                 counters.count_alone(Event::Flush);
                 self.page_heap.marks.flushed();
-                self.page_heap.pauses.watch(PauseKind::Central, magazine.count() * class.bytes(), || {
+                self.watch_central(class, magazine.count(), || {
                     self.central(class).flush(class, magazine, self.ground(), |magazine| self.spare_magazine(magazine));
                 });
             }
         }
     }
 
+    /// Runs something that central does, and remembers it if it took long. Blocks that are spans of their own only pass through: for them the
+    /// page heap remembers.
+    #[inline]
+    fn watch_central<R>(&self, class: SizeClass, blocks: usize, work: impl FnOnce() -> R) -> R {
+        if class.shape() == Shape::Whole {
+            return work();
+        }
+        self.page_heap.pauses.watch(PauseKind::Central, blocks * class.bytes(), work)
+    }
+
     /// Puts blocks into `room`, from its end downwards; says how many. Zero: no memory, even after giving back what lies idle.
     pub(crate) fn refill(&self, class: SizeClass, room: &mut [*mut u8]) -> usize {
         let emptied = |magazine| self.spare_magazine(magazine);
         let central = self.central(class);
-        let got = self.page_heap.pauses.watch(PauseKind::Central, room.len() * class.bytes(), || {
-            central.refill(class, room, self.ground(), emptied)
-        });
+        let got = self.watch_central(class, room.len(), || central.refill(class, room, self.ground(), emptied));
         if got > 0 || room.is_empty() {
             return got;
         }
@@ -269,7 +282,7 @@ impl Supply {
     /// Gives blocks to central.
     pub(crate) fn flush_blocks(&self, class: SizeClass, blocks: &[*mut u8]) {
         self.page_heap.marks.flushed();
-        self.page_heap.pauses.watch(PauseKind::Central, blocks.len() * class.bytes(), || {
+        self.watch_central(class, blocks.len(), || {
             self.central(class).flush_blocks(class, blocks, self.ground(), |magazine| self.spare_magazine(magazine));
         });
     }
@@ -284,7 +297,7 @@ impl Supply {
         const SOME: usize = 16;
         let depot = self.depot(class);
         for _ in 0..SOME {
-            let Some(magazine) = depot.take(0) else {
+            let Some(magazine) = depot.take(0, &mut 0) else {
                 self.give_back(depot.lower_bounds() * charge_bytes(class));
                 return false;
             };
@@ -358,7 +371,7 @@ impl Supply {
 
     fn drain_depot(&self, class: SizeClass) {
         let depot = self.depot(class);
-        while let Some(magazine) = depot.take(0) {
+        while let Some(magazine) = depot.take(0, &mut 0) {
             self.central(class).flush(class, magazine, self.ground(), |magazine| self.spare_magazine(magazine));
         }
         let returned = depot.lower_bounds();

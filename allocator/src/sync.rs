@@ -87,6 +87,19 @@ impl<T> Lock<T> {
         Guard(self)
     }
 
+    /// As [`lock`](Self::lock); adds to `waited` how many [cycles](os::cycles) somebody else held it.
+    #[inline]
+    pub(crate) fn lock_noting(&self, waited: &mut u64) -> Guard<'_, T> {
+        self.rank.taking();
+        // Acquire: as in `lock`.
+        if self.state.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            let began = os::cycles();
+            self.lock_slow();
+            *waited += os::cycles().wrapping_sub(began);
+        }
+        Guard(self)
+    }
+
     /// Takes it if nobody holds it.
     #[inline]
     pub(crate) fn try_lock(&self) -> Option<Guard<'_, T>> {

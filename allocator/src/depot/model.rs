@@ -42,15 +42,15 @@ fn a_magazine_changes_hands_with_what_was_written() {
             loom::thread::spawn(move || {
                 let magazine = magazine(&block);
                 use_block(&magazine, &block);
-                assert!(depot.put(magazine, 0, DEPOT_SLOTS).is_ok());
+                assert!(depot.put(magazine, 0, DEPOT_SLOTS, &mut 0).is_ok());
             })
         };
-        let taken = depot.take(0);
+        let taken = depot.take(0, &mut 0);
         if let Some(magazine) = &taken {
             use_block(magazine, &block);
         }
         giver.join().expect("the giver does not panic");
-        let late = depot.take(0);
+        let late = depot.take(0, &mut 0);
         assert!(taken.is_some() ^ late.is_some(), "taken once");
         assert_eq!(depot.blocks(), 0);
         // SAFETY: both threads are done.
@@ -70,13 +70,13 @@ fn of_two_takers_one_gets_it_and_of_two_givers_both_find_room() {
             .map(|block| {
                 let (depot, block) = (Arc::clone(&depot), Arc::clone(block));
                 loom::thread::spawn(move || {
-                    assert!(depot.put(magazine(&block), 0, DEPOT_SLOTS).is_ok());
-                    depot.take(0).map_or(0, |magazine| magazine.count())
+                    assert!(depot.put(magazine(&block), 0, DEPOT_SLOTS, &mut 0).is_ok());
+                    depot.take(0, &mut 0).map_or(0, |magazine| magazine.count())
                 })
             })
             .collect();
         let taken: usize = others.into_iter().map(|other| other.join().expect("no thread panics")).sum();
-        let left: usize = core::iter::from_fn(|| depot.take(0)).map(|magazine| magazine.count()).sum();
+        let left: usize = core::iter::from_fn(|| depot.take(0, &mut 0)).map(|magazine| magazine.count()).sum();
         assert_eq!(taken + left, 2, "each block is taken once");
     });
 }

@@ -34,11 +34,11 @@ pub(crate) enum MapError {
     OutOfMemory,
 }
 
-pub(crate) use system::{wait, wake_one};
+pub(crate) use system::{cycles, wait, wake_one};
 
 #[cfg(not(loom))]
 pub(crate) use system::{
-    KeepErrno, abort, address_space_is_limited, allow_barriers, at_fork, barrier, cycles, environment, exit, exit_key, has_threads,
+    KeepErrno, abort, address_space_is_limited, allow_barriers, at_fork, barrier, environment, exit, exit_key, has_threads,
     map_anywhere, map_at, memory_bytes, move_mapping, now_ns, page_bytes, populate, processor, purge, random, read_file,
     set_exit_value, spawn, thread_id, thread_is_gone, thread_token, unmap, use_huge_pages, use_small_pages, wait_for, write_error,
 };

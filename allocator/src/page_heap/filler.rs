@@ -63,7 +63,7 @@ impl Step {
 
     /// Pages that are free and hold memory.
     fn dirty_pages(&self) -> u32 {
-        STEP_PAGES - self.used.or(self.clean).count_in(0, STEP_PAGES)
+        PageBits::ALL.and_not(self.used.or(self.clean)).count()
     }
 }
 
@@ -318,9 +318,12 @@ impl Filler {
             list = self.occupied_list(found as u32 + 1);
         }
         let place = best.ok_or(NotTaken::NoRoom)?;
-        let more = if self.comes_whole(place.step) { STEP_PAGES } else { place.clean };
-        if more as usize > most {
-            return Err(NotTaken::TooMuch);
+        // It is never more than a step's.
+        if most < STEP_PAGES as usize {
+            let more = if self.comes_whole(place.step) { STEP_PAGES } else { place.clean };
+            if more as usize > most {
+                return Err(NotTaken::TooMuch);
+            }
         }
         Ok(self.cut(place.step, place.at, pages))
     }
@@ -329,7 +332,7 @@ impl Filler {
     /// little.
     fn comes_whole(&mut self, step: u32) -> bool {
         let entry = self.step(step);
-        entry.backing == Backing::HugePages && entry.clean.count_in(0, STEP_PAGES) == STEP_PAGES
+        entry.clean == PageBits::ALL && entry.backing == Backing::HugePages
     }
 
     /// Of the first few steps of a list, the one with the most runs, and where in it.

@@ -26,7 +26,7 @@ use crate::options::HugePages;
 use crate::os::{self, MapError};
 use crate::pauses::{PauseKind, Pauses};
 use crate::span::page_table::{PageTable, REGION_BYTES, Table, ZONE_PAGES};
-use crate::sync::{Lock, Rank};
+use crate::sync::{Guard, Lock, Rank};
 use crate::units::{PAGE_BYTES, PageIndex, STEP_BYTES, STEP_PAGES, STEP_SHIFT, WINDOW_BYTES, WINDOW_SHIFT, round_up};
 
 use filler::{Backing, DirtyRun, Filler, NotTaken, STEP_ENTRY_BYTES, Step};
@@ -222,9 +222,18 @@ impl PageHeap {
         held.saturating_sub(self.in_use())
     }
 
+    /// The steps, and how long that took if it took long.
+    #[inline]
+    fn state(&self) -> Guard<'_, [Filler; 2]> {
+        let mut waited = 0;
+        let state = self.state.lock_noting(&mut waited);
+        self.pauses.waited(PauseKind::PageHeap, waited);
+        state
+    }
+
     /// Notes what the steps hold now; says by how much that is more than before. The lock is held.
     fn note_steps(&self, fillers: &[Filler; 2]) -> usize {
-        let held = fillers.iter().map(|filler| filler.totals().held()).sum::<usize>() * PAGE_BYTES;
+        let held = (fillers[0].totals().held() + fillers[1].totals().held()) * PAGE_BYTES;
         // A load and a store: the lock is held.
         let before = self.held_in_steps.load(Ordering::Relaxed);
         self.held_in_steps.store(held, Ordering::Relaxed);
@@ -273,13 +282,15 @@ impl PageHeap {
             // Acquire: sees the steps of the growths it counts. Pairs with the Release in `grow`.
             let generation = self.generation.load(Ordering::Acquire);
             let most = self.marks.hard().saturating_sub(self.held()) / PAGE_BYTES;
-            let mut state = self.state.lock();
+            let mut state = self.state();
             match state[zone as usize].take(pages, align, most) {
                 Ok(run) => {
                     let more = self.note_steps(&state);
                     drop(state);
                     self.gain(pages as usize * PAGE_BYTES);
-                    self.marks.took(more, self.held());
+                    if more > 0 {
+                        self.marks.took(more, self.held());
+                    }
                     return Some(run);
                 }
                 Err(NotTaken::TooMuch) => return None,
@@ -293,7 +304,7 @@ impl PageHeap {
     /// Takes a run back. Nobody uses its pages any more.
     pub(crate) fn give_run(&self, page: PageIndex, pages: u32) {
         self.lose(pages as usize * PAGE_BYTES);
-        self.state.lock()[zone_of(page) as usize].give(page, pages, self.tick());
+        self.state()[zone_of(page) as usize].give(page, pages, self.tick());
         self.marks.freed(self.free());
     }
 
@@ -302,7 +313,7 @@ impl PageHeap {
         if !self.may_hold(more as usize * PAGE_BYTES) {
             return None;
         }
-        let mut state = self.state.lock();
+        let mut state = self.state();
         let zeroed = state[zone_of(page) as usize].extend(page, pages, more)?;
         let grown = self.note_steps(&state);
         drop(state);
@@ -314,7 +325,7 @@ impl PageHeap {
     /// Makes a run shorter where it is, by its last `less` pages.
     pub(crate) fn shorten_run(&self, page: PageIndex, pages: u32, less: u32) {
         self.lose(less as usize * PAGE_BYTES);
-        self.state.lock()[zone_of(page) as usize].shorten(page, pages, less, self.tick());
+        self.state()[zone_of(page) as usize].shorten(page, pages, less, self.tick());
         self.marks.freed(self.free());
     }
 
@@ -336,7 +347,7 @@ impl PageHeap {
             self.settle(&mut growth)?;
         }
         let (vacated, again, gap_bytes) = {
-            let filler = &mut self.state.lock()[zone as usize];
+            let filler = &mut self.state()[zone as usize];
             let totals = filler.totals();
             let vacated = filler.vacated();
             let open = totals.mapped - totals.vacated_steps * STEP_PAGES as usize;
@@ -351,7 +362,7 @@ impl PageHeap {
                 // Somebody else's by now: left alone for good.
                 Err(MapError::Occupied) => return Some(()),
                 Err(MapError::OutOfMemory) => {
-                    self.state.lock()[zone as usize].put_unmapped(step);
+                    self.state()[zone as usize].put_unmapped(step);
                     return None;
                 }
             },
@@ -366,7 +377,7 @@ impl PageHeap {
             self.advise(address, STEP_BYTES, huge);
         }
         {
-            let filler = &mut self.state.lock()[zone as usize];
+            let filler = &mut self.state()[zone as usize];
             match vacated {
                 Some(_) => filler.reopen(step, backing),
                 None => filler.add(step, backing),
@@ -467,7 +478,7 @@ impl PageHeap {
             }
             growth.first_step_is_mapped = true;
             let steps_table = os::pointer(self.steps_address()).cast::<Step>();
-            let mut state = self.state.lock();
+            let mut state = self.state();
             for filler in state.iter_mut() {
                 // SAFETY: `map_tables` maps the entry of every step before it is added.
                 unsafe { filler.settle(steps_table) };
@@ -794,7 +805,7 @@ impl PageHeap {
                 }
                 continue;
             }
-            let claimed = self.state.lock()[zone as usize].claim_empty_dirty(rested.until);
+            let claimed = self.state()[zone as usize].claim_empty_dirty(rested.until);
             if let Some(run) = claimed {
                 return self.purge_run(&run, zone);
             }
@@ -805,7 +816,7 @@ impl PageHeap {
         for zone in [Zone::Window, Zone::Sampled] {
             let mut looked = 0;
             loop {
-                let mut state = self.state.lock();
+                let mut state = self.state();
                 let steps = state[zone as usize].totals().mapped / STEP_PAGES as usize;
                 match state[zone as usize].claim_in_used(rested) {
                     Ok(run) => {
@@ -857,7 +868,7 @@ impl PageHeap {
                 }
             }
         }
-        let mut state = self.state.lock();
+        let mut state = self.state();
         state[zone as usize].purged(run, purged);
         self.note_steps(&state);
         if purged { Ok(run.dirty as usize * PAGE_BYTES) } else { Err(()) }
@@ -930,7 +941,7 @@ impl PageHeap {
     ///
     /// - The caller has claimed them (I-claim): nobody uses what lies there, nor will before it is told so.
     pub(crate) unsafe fn purge_within(&self, page: PageIndex, offset: usize, bytes: usize) -> bool {
-        if self.state.lock()[zone_of(page) as usize].break_up(page.step()) {
+        if self.state()[zone_of(page) as usize].break_up(page.step()) {
             self.advise(self.table.address(PageIndex::of_step(page.step())), STEP_BYTES, false);
         }
         // SAFETY: handed on to the caller.
@@ -939,7 +950,7 @@ impl PageHeap {
 
     /// Is anything in this step of the window in use? `None`: there are no steps from here on.
     pub(crate) fn is_step_in_use(&self, step: u32) -> Option<bool> {
-        self.state.lock()[Zone::Window as usize].is_in_use(step)
+        self.state()[Zone::Window as usize].is_in_use(step)
     }
 
     /// Bytes that were given back within runs in use.
@@ -951,11 +962,11 @@ impl PageHeap {
     fn unmap_empty_step(&self) -> Result<usize, ()> {
         // Growing waits: a step must not be mapped again while it is being unmapped.
         let _growth = self.growth.lock();
-        let claimed = self.state.lock()[Zone::Window as usize].claim_empty();
+        let claimed = self.state()[Zone::Window as usize].claim_empty();
         let step = claimed.ok_or(())?;
         // SAFETY: the step is claimed (I-claim) and nobody uses any of its pages.
         let unmapped = unsafe { self.unmap(self.table.address(PageIndex::of_step(step)), STEP_BYTES) };
-        let mut state = self.state.lock();
+        let mut state = self.state();
         if unmapped {
             state[Zone::Window as usize].put_unmapped(step);
         } else {
@@ -970,13 +981,13 @@ impl PageHeap {
     /// What is held, at one moment per part.
     pub(crate) fn bytes(&self) -> PageHeapBytes {
         let pages = {
-            let state = self.state.lock();
+            let state = self.state();
             state.iter().map(Filler::totals).fold((0, 0, 0, 0), |sum, totals| {
                 (sum.0 + totals.mapped, sum.1 + totals.used, sum.2 + totals.dirty(), sum.3 + totals.clean)
             })
         };
         let slots = self.huge.lock().totals();
-        let vacated: usize = self.state.lock().iter().map(|filler| filler.totals().vacated_steps).sum();
+        let vacated: usize = self.state().iter().map(|filler| filler.totals().vacated_steps).sum();
         let (tables, steps) = {
             let growth = self.growth.lock();
             (growth.tables.iter().flatten().sum(), growth.next_step.iter().sum::<u32>() as usize)
@@ -1021,7 +1032,7 @@ impl PageHeap {
     #[cfg(test)]
     pub(crate) fn check(&self) {
         let steps = self.growth.lock().next_step;
-        let mut state = self.state.lock();
+        let mut state = self.state();
         for (filler, steps) in state.iter_mut().zip(steps) {
             filler.check(steps);
         }

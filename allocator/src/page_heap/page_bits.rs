@@ -7,6 +7,9 @@ use crate::units::STEP_PAGES;
 pub(crate) struct PageBits([u64; 4]);
 
 impl PageBits {
+    /// Every bit.
+    pub(crate) const ALL: Self = Self([u64::MAX; 4]);
+
     const fn mask(from: u32, to: u32) -> u64 {
         // Both within one word; `to` may be 64.
         (if to == 64 { u64::MAX } else { (1 << to) - 1 }) & (u64::MAX << from)
@@ -75,8 +78,12 @@ impl PageBits {
         Self(core::array::from_fn(|word| self.0[word] | other.0[word]))
     }
 
+    /// How many are set.
+    pub(crate) fn count(self) -> u32 {
+        self.0.iter().map(|word| word.count_ones()).sum()
+    }
+
     /// Bits that are set here and not there.
-    #[cfg(test)]
     pub(crate) fn and_not(self, other: Self) -> Self {
         Self(core::array::from_fn(|word| self.0[word] & !other.0[word]))
     }

@@ -111,7 +111,7 @@ impl Record {
     }
 
     /// Lets the two arrays of a class change places, if that is all there is to do.
-    #[inline]
+    #[inline(always)]
     fn turn(&self, class: SizeClass) -> bool {
         // Relaxed, and compiler fences only: the other side has every thread go through a barrier between what it writes and what it reads
         // (see `recall`).
