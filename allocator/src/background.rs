@@ -132,7 +132,7 @@ impl Background {
             return true;
         }
         self.wanted.store(0, Ordering::Relaxed);
-        if os::spawn(entry, c"freestone") {
+        if os::spawn(entry) {
             self.refused_ns.store(0, Ordering::Relaxed);
             return true;
         }
@@ -145,16 +145,14 @@ impl Background {
 
     /// It has begun.
     pub(crate) fn begin(&self) {
-        self.state.store(AWAKE, Ordering::Relaxed);
+        os::name_thread(c"freestone");
+        // SeqCst: see `ring`.
+        self.state.store(AWAKE, Ordering::SeqCst);
     }
 
-    /// Shall it end? Then it counts as absent from here on.
-    pub(crate) fn ends(&self) -> bool {
-        let ends = self.is_forbidden();
-        if ends {
-            self.state.store(ABSENT, Ordering::Relaxed);
-        }
-        ends
+    /// It ends: from here on another one may begin.
+    pub(crate) fn end(&self) {
+        self.state.store(ABSENT, Ordering::Relaxed);
     }
 
     /// How often the bell has rung: what is seen here wakes the sleep that follows, if it changes in between.
@@ -186,7 +184,8 @@ impl Background {
         }
         // Release: see `rings`.
         self.bell.fetch_add(1, Ordering::Release);
-        if self.state.load(Ordering::Relaxed) >= AWAKE {
+        // SeqCst: a thread that begins looks at everything anyway; one that is there is seen to be. Pairs with the store in `begin`.
+        if self.state.load(Ordering::SeqCst) >= AWAKE {
             os::wake_one(&self.bell);
         }
     }
@@ -235,7 +234,7 @@ mod tests {
         background.choose(Choice::Off, Face::Rust);
         background.ask_for();
         assert!(!background.should_be(SECOND_NS, usize::MAX));
-        assert!(background.ends());
+        assert!(background.is_forbidden());
     }
 
     #[test]
@@ -254,7 +253,7 @@ mod tests {
         assert!(!background.is_there());
         background.begin();
         assert!(background.is_there());
-        assert!(!background.ends());
+        assert!(!background.is_forbidden());
         background.after_fork_in_child();
         assert!(background.should_be(2 * SECOND_NS + 2 * RETRY_NS, 0), "and a child may have one of its own");
     }

@@ -83,6 +83,8 @@ pub(crate) const SEED_BYTES: usize = 128 << 10;
 
 /// How often somebody looks whether memory should go back.
 pub(crate) const TICK_NS: u64 = 100_000_000;
+/// When nothing was to be done for long, it is this long between two looks.
+pub(crate) const CALM_TICK_NS: u64 = 1_000_000_000;
 /// Free memory of so much is always kept: less is not worth waking up for.
 pub(crate) const RETAIN_ALWAYS_BYTES: usize = 1 << 20;
 /// Giving back takes so many thousandths of a processor's time at most …
@@ -97,8 +99,11 @@ pub(crate) const RELEASE_GAP_NS: u64 = 3_000_000;
 pub(crate) const RELEASE_CALL_BYTES: usize = 2 << 20;
 /// Records of dead threads are emptied when nobody adopted them for so many ticks.
 pub(crate) const POOLED_RECORD_TICKS: u32 = 10;
-/// Caches are looked at every so many ticks: what was not used in between goes back.
+/// A thread looks at its own cache every so many ticks: what was not used in between goes back. Free memory within spans must have rested for
+/// as many.
 pub(crate) const IDLE_TICKS: u32 = 10;
+/// Depots and caches of sleeping threads are looked at this often.
+pub(crate) const CACHE_ROUND_NS: u64 = 1_000_000_000;
 /// A huge page is broken up only when nothing happened in it for so many ticks.
 pub(crate) const BREAK_UP_TICKS: u32 = 50;
 

@@ -7,6 +7,7 @@ use core::fmt;
 
 use crate::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use crate::config::SURROUNDINGS_NS;
+use crate::fatal::broken;
 use crate::limit::{Call, FuseBox, Others, percent_of};
 use crate::options::Limit;
 use crate::page_heap::PageHeap;
@@ -71,6 +72,15 @@ pub(crate) struct Guard {
 impl fmt::Debug for Guard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Guard").finish_non_exhaustive()
+    }
+}
+
+/// Dropped only when a watcher unwinds, which would go through an allocation.
+struct NoWayOut;
+
+impl Drop for NoWayOut {
+    fn drop(&mut self) {
+        broken("a watcher panicked");
     }
 }
 
@@ -165,6 +175,12 @@ impl Guard {
         Some(limits.fuse.trips)
     }
 
+    /// Is there something that changes with time and that somebody wants to hear of?
+    pub(crate) fn must_look(&self) -> bool {
+        let limits = self.limits.lock();
+        limits.soft != NONE || limits.fuse.is_tripped() || self.below.load(Ordering::Relaxed) != 0
+    }
+
     pub(crate) fn snapshot(&self, page_heap: &PageHeap) -> LimitSnapshot {
         let limits = self.limits.lock();
         LimitSnapshot {
@@ -187,7 +203,9 @@ impl Guard {
 
     pub(crate) fn set_watch_bounds(&self, above: usize, below: usize, page_heap: &PageHeap) {
         self.below.store(below, Ordering::Relaxed);
+        let limits = self.limits.lock();
         page_heap.marks.set_watch(above);
+        drop(limits);
         page_heap.marks.took(0, page_heap.held());
     }
 
@@ -204,7 +222,9 @@ impl Guard {
         }
         // SAFETY: `set_watcher` stored nothing but such functions.
         let watcher = unsafe { core::mem::transmute::<*mut (), Watcher>(watcher) };
+        let no_way_out = NoWayOut;
         watcher(event);
+        core::mem::forget(no_way_out);
         self.is_telling.store(false, Ordering::Release);
         true
     }

@@ -21,9 +21,12 @@ use core::ffi::c_void;
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
-use crate::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering, compiler_fence};
+use crate::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering, compiler_fence, fence};
 use crate::background::Background;
-use crate::config::{ASSIST_SLICE_NS, BACKGROUND_FREE_BYTES, CHECKED, DROP_BYTES, RELEASE_GAP_NS, RELEASE_SLICE_NS, RETAIN_ALWAYS_BYTES};
+use crate::config::{
+    ASSIST_SLICE_NS, BACKGROUND_FREE_BYTES, CALM_TICK_NS, CHECKED, DROP_BYTES, RELEASE_GAP_NS, RELEASE_SLICE_NS, RETAIN_ALWAYS_BYTES,
+    TICK_NS,
+};
 use crate::counters::Event;
 use crate::fatal::{Misuse, broken, misuse, say_fuse};
 use crate::guard::{Guard, HeldEvent, Watcher};
@@ -105,6 +108,8 @@ struct Heap {
     reap_at: AtomicU32,
     /// While a fork is under way: what stands in [`CURRENT`] of the thread that forks otherwise.
     forking: AtomicPtr<HotSlots>,
+    /// The kernel's number of that thread: in the child it has another one.
+    forking_thread: AtomicU32,
     /// Forks that signal handlers made in the middle of that.
     forks_within: AtomicU32,
     /// The options in force, from when it has started on. Held while hooks are set.
@@ -128,6 +133,7 @@ static HEAP: Heap = Heap {
     exit_key: AtomicU32::new(0),
     reap_at: AtomicU32::new(0),
     forking: AtomicPtr::new(core::ptr::null_mut()),
+    forking_thread: AtomicU32::new(0),
     forks_within: AtomicU32::new(0),
     options: Lock::new(Rank::Start, MaybeUninit::zeroed()),
     supply: Supply::new(),
@@ -171,6 +177,7 @@ fn slow_path<R>(options: &Options, work: impl FnOnce(Option<&'static Record>) ->
         compiler_fence(Ordering::SeqCst);
         if record.recalled.load(Ordering::Relaxed) != 0 {
             HEAP.recaller.settle(record, &HEAP.supply);
+            HEAP.supply.page_heap.marks.flushed();
         }
     }
     let result = work(record);
@@ -188,9 +195,9 @@ fn slow_path<R>(options: &Options, work: impl FnOnce(Option<&'static Record>) ->
 /// The record of the calling thread, whose word does not say which.
 #[cold]
 fn own_record() -> &'static Record {
-    let me = os::thread_token();
-    // Relaxed: what the thread wrote itself.
-    let is_mine = |record: &&Record| record.life() == Life::Active && record.owner.load(Ordering::Relaxed) == me;
+    let me = os::thread_id();
+    // Relaxed: what the thread wrote itself. By number: the token of a thread that ended unnoticed may be ours by now.
+    let is_mine = |record: &&Record| record.life() == Life::Active && record.thread.load(Ordering::Relaxed) == me;
     HEAP.registry.records().find(is_mine).unwrap_or_else(|| broken("a thread without a record had its cache taken"))
 }
 
@@ -202,6 +209,9 @@ impl Drop for NoWayOut {
         broken("a slow path panicked");
     }
 }
+
+/// In [`Record::word`]: the thread's end will be noticed, so its word may be told.
+const WORD_TO_COME: usize = 1;
 
 /// Slow entries of a thread between two looks at the clock.
 const ENTRIES_PER_LOOK: u32 = 16;
@@ -237,6 +247,11 @@ fn look_around(record: Option<&Record>) -> bool {
         }
     }
     if let Some(record) = record {
+        if record.word.load(Ordering::Relaxed) == WORD_TO_COME {
+            // The word is there until the thread's end says otherwise (I-word). Not said at birth: a thread whose first allocation is in the last
+            // round of its destructors ends without a word, but hardly after so many slow entries.
+            record.word.store(CURRENT.with(|current| core::ptr::from_ref(current).expose_provenance()), Ordering::Relaxed);
+        }
         // Relaxed: the owner's own.
         let sheds = scavenger.sheds();
         if record.sheds.swap(sheds, Ordering::Relaxed) != sheds {
@@ -278,7 +293,7 @@ fn assist(record: Option<&Record>, now_ns: u64) {
         exceeded();
         return;
     }
-    let (released, _) = HEAP.scavenger.assist(debt, &HEAP.supply);
+    let released = HEAP.scavenger.assist(debt, &HEAP.supply);
     HEAP.guard.assists.fetch_add(1, Ordering::Relaxed);
     if released < debt {
         exceeded();
@@ -317,7 +332,7 @@ fn attend() {
         page_heap.counters.count(Event::Refused);
         set_free_mark();
     }
-    if wake && free_bytes() >= DROP_BYTES {
+    if wake && HEAP.scavenger.retain() != Retain::Keep && free_bytes() >= DROP_BYTES {
         undisturbed(|| HEAP.scavenger.drop_now(&HEAP.supply));
     }
     tell_watcher();
@@ -331,8 +346,12 @@ fn free_bytes() -> usize {
 
 /// Where free memory has somebody called who starts the background thread, or does without.
 fn set_free_mark() {
-    let can_start = !HEAP.background.is_forbidden() && !HEAP.background.was_refused();
-    HEAP.supply.page_heap.marks.set_free(if can_start { BACKGROUND_FREE_BYTES } else { DROP_BYTES });
+    let mark = match HEAP.scavenger.retain() {
+        Retain::Keep => usize::MAX,
+        _ if HEAP.background.is_forbidden() || HEAP.background.was_refused() => DROP_BYTES,
+        _ => BACKGROUND_FREE_BYTES,
+    };
+    HEAP.supply.page_heap.marks.set_free(mark);
 }
 
 /// Tells the watcher what there is to tell. The calling thread is in no slow path.
@@ -369,7 +388,7 @@ const EXIT_PATIENCE_NS: u64 = 2_000_000_000;
 
 /// The hard limit is near: says so, has the watcher told, and ends the process if that was chosen.
 fn trip_fuse() {
-    let Some(trips) = HEAP.guard.trips(os::now_ns(), &HEAP.supply.page_heap) else { return };
+    let Some(trips) = undisturbed(|| HEAP.guard.trips(os::now_ns(), &HEAP.supply.page_heap)) else { return };
     let exits = undisturbed(options_in_force).fuse == Fuse::Exit;
     let now = take_snapshot();
     say_fuse(trips, &now.bytes.accounts(), now.limits.held, now.limits.hard_limit.unwrap_or(0), exits);
@@ -396,9 +415,10 @@ extern "C" fn background_thread(_: *mut c_void) -> *mut c_void {
     set_current(BUSY);
     background.begin();
     page_heap.marks.set_free(usize::MAX);
+    let mut is_marked = false;
     loop {
         let rings = background.rings();
-        if background.ends() {
+        if background.is_forbidden() {
             break;
         }
         let now_ns = os::now_ns();
@@ -413,23 +433,34 @@ extern "C" fn background_thread(_: *mut c_void) -> *mut c_void {
         tell_watcher();
         mine = current_word();
         set_current(BUSY);
+        if slice != Slice::Calm && is_marked {
+            is_marked = false;
+            page_heap.marks.set_free(usize::MAX);
+        }
         match slice {
             Slice::More if scavenger.is_urgent() => {}
             Slice::More => background.sleep(rings, RELEASE_GAP_NS),
             Slice::Done => background.sleep(rings, scavenger.ns_to_tick(os::now_ns()).max(RELEASE_GAP_NS)),
+            // Caches that may fall asleep, limits that others come near to: those need a look now and then.
+            Slice::Calm if HEAP.guard.must_look() || scavenger.has_caches(house()) => background.sleep(rings, CALM_TICK_NS),
+            Slice::Calm if !is_marked => {
+                // From here on whoever frees anything rings. What became free before is seen by one more tick.
+                is_marked = true;
+                page_heap.marks.set_free(if scavenger.retain() == Retain::Keep { usize::MAX } else { RETAIN_ALWAYS_BYTES });
+                // SeqCst: see `Marks::freed`.
+                fence(Ordering::SeqCst);
+                background.sleep(rings, TICK_NS);
+            }
             Slice::Calm => {
-                let wakes = scavenger.retain() != Retain::Keep;
-                page_heap.marks.set_free(if wakes { RETAIN_ALWAYS_BYTES } else { usize::MAX });
-                // What became free before the mark stood is seen here.
-                if !wakes || page_heap.free() <= RETAIN_ALWAYS_BYTES {
-                    background.park(rings);
-                }
+                background.park(rings);
+                is_marked = false;
                 page_heap.marks.set_free(usize::MAX);
                 scavenger.wake();
             }
         }
     }
     set_free_mark();
+    background.end();
     set_current(mine);
     core::ptr::null_mut()
 }
@@ -447,11 +478,11 @@ fn born(options: &Options) -> Option<&'static Record> {
     // Relaxed: written before `started`.
     if let Some(key) = HEAP.exit_key.load(Ordering::Relaxed).checked_sub(1) {
         // If this fails, the end of the thread goes unnoticed, and its record is found by `reap_unnoticed`.
-        if os::set_exit_value(key, core::ptr::from_ref(record).cast()) {
-            // Only then can somebody else reach for the word: it is there until the thread's end says otherwise (I-word).
-            record.word.store(CURRENT.with(|current| core::ptr::from_ref(current).expose_provenance()), Ordering::Relaxed);
-        }
+        let is_set = os::set_exit_value(key, core::ptr::from_ref(record).cast());
+        record.word.store(if is_set { WORD_TO_COME } else { 0 }, Ordering::Relaxed);
     }
+    // Whoever would give its cache back if it slept may be asleep itself.
+    HEAP.supply.page_heap.marks.flushed();
     Some(record)
 }
 
@@ -546,9 +577,22 @@ fn complain(variable: &str, complaint: Complaint<'_>) {
 fn undisturbed<R>(work: impl FnOnce() -> R) -> R {
     let before = current_word();
     set_current(BUSY);
+    let before = or_away(before);
     let result = work();
     set_current(before);
     result
+}
+
+/// What the calling thread's word is to be when `BUSY` is over: what it was, unless somebody took the thread's cache just before it was `BUSY`.
+fn or_away(before: *const HotSlots) -> *const HotSlots {
+    compiler_fence(Ordering::SeqCst);
+    if EmptyHeap::any_is(&EMPTY, before) {
+        return before;
+    }
+    // SAFETY: none of the empty heaps, so these are the hot slots of a record, which begin it.
+    let record = unsafe { &*before.cast::<Record>() };
+    // Relaxed: as in `slow_path`. The next operation takes the slow path, and sees what became of it.
+    if record.recalled.load(Ordering::Relaxed) == 0 { before } else { AWAY }
 }
 
 /// Runs in every thread that ends, once per round of destructors. Other destructors may still allocate, so the record is kept until the
@@ -845,8 +889,11 @@ pub(crate) fn watch_held(watcher: Watcher) {
 
 /// See [`crate::control::set_watch_bounds`].
 pub(crate) fn set_watch_bounds(above: usize, below: usize) {
-    HEAP.guard.set_watch_bounds(above, below, &HEAP.supply.page_heap);
-    if !is_busy(current_word()) && HEAP.supply.page_heap.marks.has_calls() {
+    if is_busy(current_word()) {
+        return;
+    }
+    undisturbed(|| HEAP.guard.set_watch_bounds(above, below, &HEAP.supply.page_heap));
+    if HEAP.supply.page_heap.marks.has_calls() {
         attend();
     }
 }
@@ -874,6 +921,8 @@ pub(crate) fn sample_after(class: SizeClass, allocations: u32) -> bool {
 /// its parent was, if that had one thread; if there were more, it must not allocate, which POSIX says anyway.
 unsafe extern "C" fn before_fork() {
     let before = current_word();
+    // Relaxed: the child has no other thread.
+    HEAP.forking_thread.store(os::thread_id(), Ordering::Relaxed);
     if before == FORKING {
         // A handler forks within a fork. Relaxed, here and in `finish_fork`: who has all the locks is alone.
         HEAP.forks_within.store(HEAP.forks_within.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
@@ -888,7 +937,7 @@ unsafe extern "C" fn before_fork() {
     HEAP.recaller.before_fork();
     HEAP.registry.before_fork();
     HEAP.supply.before_fork();
-    HEAP.forking.store(before.cast_mut(), Ordering::Relaxed);
+    HEAP.forking.store(or_away(before).cast_mut(), Ordering::Relaxed);
     set_current(FORKING);
 }
 
@@ -933,10 +982,10 @@ unsafe extern "C" fn after_fork_in_child() {
 
 /// Takes no lock.
 fn leave_others_behind() {
-    let me = os::thread_token();
+    let me = HEAP.forking_thread.load(Ordering::Relaxed);
     for record in HEAP.registry.records() {
         // Relaxed, here and below: this is the only thread.
-        if record.life() == Life::Active && record.owner.load(Ordering::Relaxed) == me {
+        if record.life() == Life::Active && record.thread.load(Ordering::Relaxed) == me {
             record.thread.store(os::thread_id(), Ordering::Relaxed);
         } else if record.life() == Life::Active || (record.life() == Life::Pooled && record.is_being_changed()) {
             orphan(record);

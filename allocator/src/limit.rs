@@ -60,6 +60,14 @@ impl Mark {
     fn get(&self) -> usize {
         !self.0.load(Ordering::Relaxed)
     }
+
+    /// As [`get`](Self::get), after what this thread did before.
+    #[inline]
+    fn get_after(&self) -> usize {
+        // SeqCst: whoever moves the mark and then looks whether it is reached, and whoever reaches it and then looks at the mark, do not both
+        // miss each other. Pairs with the fence in `heap::background_thread`; on the other side `PageHeap::lose` comes before.
+        !self.0.load(Ordering::SeqCst)
+    }
 }
 
 /// Where memory that is held is to be noticed. Read at every growth, changed rarely, from any thread.
@@ -166,7 +174,7 @@ impl Marks {
     /// Something became free, so that it is `free` in all.
     #[inline]
     pub(crate) fn freed(&self, free: usize) {
-        if free >= self.free.get() {
+        if free >= self.free.get_after() {
             self.call(Call::Wake);
         }
     }
@@ -259,6 +267,10 @@ impl FuseBox {
         let first = self.times_ns[FUSE_TRIPS - 1];
         self.sticky |= first != 0 && now_ns.saturating_sub(first) <= FUSE_WINDOW_NS;
         true
+    }
+
+    pub(crate) fn is_tripped(&self) -> bool {
+        self.tripped
     }
 
     /// So little is held that it may trip again.

@@ -71,7 +71,7 @@ impl Recaller {
         }
         let _alone = self.lock.lock();
         let (word, thread) = (record.word.load(Ordering::Relaxed), record.thread.load(Ordering::Relaxed));
-        let can_be = record.life() == Life::Active && word != 0 && thread != 0 && record.recalled.load(Ordering::Relaxed) == 0;
+        let can_be = record.life() == Life::Active && word > 1 && thread != 0 && record.recalled.load(Ordering::Relaxed) == 0;
         // A thread that ended without telling us took its word along.
         if !can_be || os::thread_is_gone(thread) {
             return false;

@@ -7,7 +7,7 @@
 
 use crate::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::config::{
-    ASSIST_SLICE_NS, BREAK_UP_TICKS, IDLE_TICKS, POOLED_RECORD_TICKS, PRESSURE_PERCENT, RELEASE_GAP_NS, RETAIN_ALWAYS_BYTES,
+    ASSIST_SLICE_NS, BREAK_UP_TICKS, CACHE_ROUND_NS, IDLE_TICKS, POOLED_RECORD_TICKS, PRESSURE_PERCENT, RELEASE_GAP_NS, RETAIN_ALWAYS_BYTES,
     SURROUNDINGS_NS, TICK_NS,
 };
 use crate::counters::Event;
@@ -35,10 +35,18 @@ struct Work {
     depots: [u64; SizeClass::COUNT],
     /// The next class whose depot is looked at in this round; at the end all have been.
     next_depot: usize,
-    /// How many records of threads have been looked at in this round.
-    next_record: usize,
+    /// The record of a thread that was looked at last in this round.
+    last_record: Option<&'static Record>,
+    /// All records have been looked at in this round.
+    records_done: bool,
+    /// No record of an ended thread is due before the next tick.
+    pool_done: bool,
+    /// When this round of looking at caches began.
+    round_ns: u64,
     /// Free memory within spans is looked for.
     within: WithinSpans,
+    /// What was in use when the last round through the spans began to find nothing.
+    in_use: usize,
     /// When the kernel was asked whether programs wait for memory.
     asked_ns: u64,
     calm_ticks: u32,
@@ -104,7 +112,11 @@ impl Scavenger {
                     allowance: Allowance::new(),
                     depots: [0; SizeClass::COUNT],
                     next_depot: 0,
-                    next_record: 0,
+                    last_record: None,
+                    records_done: false,
+                    pool_done: false,
+                    round_ns: 0,
+                    in_use: 0,
                     within: WithinSpans::new(),
                     asked_ns: 0,
                     calm_ticks: 0,
@@ -152,10 +164,14 @@ impl Scavenger {
 
     /// Something happened after a long calm.
     pub(crate) fn wake(&self) {
-        if let Some(mut work) = self.work.try_lock() {
-            work.calm_ticks = 0;
-            work.within.hope();
-        }
+        let mut work = self.work.lock();
+        work.calm_ticks = 0;
+        work.within.hope();
+    }
+
+    /// Does some living thread cache anything that could be taken if it slept?
+    pub(crate) fn has_caches(&self, house: House<'_>) -> bool {
+        house.registry.records().any(|record| record.life() == Life::Active && !record.is_empty())
     }
 
     /// A number that changes when threads are to give up their caches.
@@ -183,8 +199,18 @@ impl Scavenger {
         supply.counters().count(Event::Tick);
         let tick = self.ticks.fetch_add(1, Ordering::Relaxed) + 1;
         page_heap.set_tick(tick);
-        if tick.is_multiple_of(IDLE_TICKS) {
-            (work.next_depot, work.next_record) = (0, 0);
+        work.pool_done = false;
+        if work.records_done && now_ns.saturating_sub(work.round_ns) >= CACHE_ROUND_NS {
+            work.round_ns = now_ns;
+            work.next_depot = 0;
+            work.last_record = None;
+            work.records_done = false;
+        }
+        // Where much came or went since, there may be something to find again.
+        if !work.within.is_exhausted() {
+            work.in_use = page_heap.in_use();
+        } else if work.in_use.abs_diff(page_heap.in_use()) > RETAIN_ALWAYS_BYTES {
+            work.within.hope();
         }
         // What nobody can give back is in use.
         let within = if work.within.is_exhausted() { 0 } else { supply.free_within_spans() };
@@ -205,7 +231,7 @@ impl Scavenger {
         }
         self.owed.store(bytes, Ordering::Relaxed);
         if bytes > 0 {
-            work.within.tick(near);
+            work.within.tick(near || retain == Retain::Off);
         }
         let is_calm = demand.free <= RETAIN_ALWAYS_BYTES || retain == Retain::Keep;
         work.calm_ticks = if is_calm { work.calm_ticks.saturating_add(1) } else { 0 };
@@ -249,12 +275,19 @@ impl Scavenger {
         if work.calm_ticks >= CALM_TICKS { Slice::Calm } else { Slice::Done }
     }
 
-    /// One thing that takes a fraction of a millisecond. `false`: there is nothing left to do.
+    /// A cache that is looked at and a call that gives memory back: some fraction of a millisecond. `false`: there is nothing left to do.
     fn do_something(&self, work: &mut Work, house: House<'_>) -> bool {
+        let looked = self.look_at_a_cache(work, house);
+        self.release_what_is_owed(work, house) || looked
+    }
+
+    /// `false`: all have been looked at.
+    fn look_at_a_cache(&self, work: &mut Work, house: House<'_>) -> bool {
         let tick = self.now();
         let House { supply, registry, recaller, .. } = house;
         let is_due = |record: &Record| tick.wrapping_sub(record.pooled_tick.load(Ordering::Relaxed)) >= POOLED_RECORD_TICKS;
-        if drain_pooled(registry, supply, is_due) {
+        if !work.pool_done {
+            work.pool_done = !drain_pooled(registry, supply, is_due);
             return true;
         }
         if let Some(class) = SizeClass::all().nth(work.next_depot) {
@@ -271,25 +304,35 @@ impl Scavenger {
             work.next_depot += 1;
             return true;
         }
-        if let Some(record) = registry.records().nth(work.next_record) {
-            work.next_record += 1;
-            if record.life() == Life::Active && record.is_idle() {
-                recaller.recall(record, house.away, supply);
-            }
-            return true;
+        if work.records_done {
+            return false;
         }
+        let record = registry.before(work.last_record);
+        work.records_done = record.is_none();
+        work.last_record = record;
+        if let Some(record) = record
+            && record.life() == Life::Active
+            && record.is_idle()
+        {
+            recaller.recall(record, house.away, supply);
+        }
+        true
+    }
+
+    /// `false`: nothing is owed, or there is nothing to give back.
+    fn release_what_is_owed(&self, work: &mut Work, house: House<'_>) -> bool {
+        let (tick, supply) = (self.now(), house.supply);
         let owed = self.owed.load(Ordering::Relaxed);
         if owed == 0 {
             return false;
         }
-        let rested = if self.is_urgent.load(Ordering::Relaxed) {
+        let rested = if self.is_urgent.load(Ordering::Relaxed) || self.retain() == Retain::Off {
             Rested::any(tick)
         } else {
             // Pages that became free since the last tick are left alone: they may be wanted again at once.
             Rested { until: tick.wrapping_sub(1), broken_until: tick.wrapping_sub(BREAK_UP_TICKS) }
         };
-        let released = self.release_some(rested, supply).or_else(|()| supply.release_within_spans(&mut work.within));
-        match released {
+        match self.release_some(rested, supply).or_else(|()| supply.release_within_spans(&mut work.within)) {
             Ok(bytes) => {
                 self.owed.store(owed.saturating_sub(bytes), Ordering::Relaxed);
                 true
@@ -307,8 +350,8 @@ impl Scavenger {
         Ok(released)
     }
 
-    /// Gives back so much as fast as possible, but for no longer than an assist may take; says how much it was, and how long it took.
-    pub(crate) fn assist(&self, bytes: usize, supply: &Supply) -> (usize, u64) {
+    /// Gives back so much as fast as possible, but for no longer than an assist may take; says how much it was.
+    pub(crate) fn assist(&self, bytes: usize, supply: &Supply) -> usize {
         let began_ns = os::now_ns();
         let (mut released, mut now_ns) = (0, began_ns);
         while released < bytes && now_ns - began_ns < ASSIST_SLICE_NS {
@@ -319,7 +362,7 @@ impl Scavenger {
         if released > 0 {
             supply.page_heap.pauses.remember(PauseKind::Assist, now_ns, now_ns - began_ns, released);
         }
-        (released, now_ns - began_ns)
+        released
     }
 
     /// So much became free at once, and nobody is there who would give it back in time: whoever freed it does.

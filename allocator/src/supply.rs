@@ -365,17 +365,8 @@ impl Supply {
     /// Empties all depots into central.
     pub(crate) fn drain_depots(&self) {
         for class in SizeClass::all() {
-            self.drain_depot(class);
+            while self.drain_some_of_depot(class) {}
         }
-    }
-
-    fn drain_depot(&self, class: SizeClass) {
-        let depot = self.depot(class);
-        while let Some(magazine) = depot.take(0, &mut 0) {
-            self.central(class).flush(class, magazine, self.ground(), |magazine| self.spare_magazine(magazine));
-        }
-        let returned = depot.lower_bounds();
-        self.give_back(returned * charge_bytes(class));
     }
 
     // ---- single blocks, for threads that have no caches --------------------------------------------------------------

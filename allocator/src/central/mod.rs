@@ -179,6 +179,12 @@ impl Central {
                     page
                 }
             };
+            // SAFETY: a span on a list exists (I-span).
+            let released = usize::from(unsafe { ground.page_heap.table.record(page) }.released.load(Ordering::Relaxed));
+            if released != 0 && !ground.page_heap.may_hold(released * os::page_bytes()) {
+                // At the hard limit, what was given back cannot be had again.
+                break;
+            }
             got += take_from_span(spans, class, page, &mut room[..wanted - got], ground);
         }
         // Relaxed: written under the lock; readers only want a count.

@@ -179,14 +179,6 @@ pub(crate) fn wake_one(word: &AtomicU32) {
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, 1) };
 }
 
-/// A number that no other living thread has: the address of its `errno`. Needs no thread-local of ours, cannot fail, and stays
-/// the same in the child of a fork.
-#[inline]
-pub(crate) fn thread_token() -> usize {
-    // SAFETY: always allowed.
-    unsafe { libc::__errno_location() }.addr()
-}
-
 /// The processor the calling thread runs on, now or a moment ago. A few nanoseconds.
 #[inline]
 pub(crate) fn processor() -> usize {
@@ -215,7 +207,8 @@ pub(crate) fn thread_is_gone(thread: u32) -> bool {
 pub(crate) fn write_error(mut line: &[u8]) {
     while !line.is_empty() {
         // SAFETY: `line` is readable.
-        let written = unsafe { libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len()) };
+        // A raw call: the C library's is a cancellation point, which allocating must not be.
+        let written = unsafe { libc::syscall(libc::SYS_write, libc::STDERR_FILENO, line.as_ptr(), line.len()) };
         if written <= 0 {
             if written < 0 && errno() == libc::EINTR {
                 continue;
@@ -286,7 +279,7 @@ pub(crate) fn at_fork(
 
 /// Starts a thread that runs `entry` and is nobody's to wait for. It sees no signals: handlers of the program run elsewhere. `false`: there is
 /// no room for one. glibc may allocate here (from its own heap).
-pub(crate) fn spawn(entry: extern "C" fn(*mut c_void) -> *mut c_void, name: &CStr) -> bool {
+pub(crate) fn spawn(entry: extern "C" fn(*mut c_void) -> *mut c_void) -> bool {
     let mut all = MaybeUninit::<libc::sigset_t>::uninit();
     let mut before = MaybeUninit::<libc::sigset_t>::uninit();
     let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
@@ -305,12 +298,14 @@ pub(crate) fn spawn(entry: extern "C" fn(*mut c_void) -> *mut c_void, name: &CSt
         let error = libc::pthread_create(thread.as_mut_ptr(), attributes.as_ptr(), entry, ptr::null_mut());
         libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut());
         libc::pthread_attr_destroy(attributes.as_mut_ptr());
-        if error == 0 {
-            // A thread without a name works as well.
-            libc::pthread_setname_np(thread.assume_init(), name.as_ptr());
-        }
         error == 0
     }
+}
+
+/// Gives the calling thread a name. One without works as well.
+pub(crate) fn name_thread(name: &CStr) {
+    // SAFETY: a name that ends with a zero byte.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
 }
 
 /// What a thread of ours needs: 128 KiB to work on, and what glibc takes off a stack for thread-local variables, which may be a lot.
@@ -337,15 +332,17 @@ pub(crate) fn has_threads() -> bool {
 
 /// Reads the beginning of a file; says how much there was. `None`: it cannot be read.
 pub(crate) fn read_file<'a>(path: &CStr, into: &'a mut [u8]) -> Option<&'a [u8]> {
+    // Raw calls: the C library's are cancellation points, which allocating must not be.
+    let flags = libc::O_RDONLY | libc::O_CLOEXEC;
     // SAFETY: the path ends with a zero byte.
-    let file = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+    let file = unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags) };
     if file < 0 {
         return None;
     }
     let mut length = 0;
     while length < into.len() {
         // SAFETY: the rest of `into` is writable.
-        let got = unsafe { libc::read(file, into[length..].as_mut_ptr().cast(), into.len() - length) };
+        let got = unsafe { libc::syscall(libc::SYS_read, file, into[length..].as_mut_ptr(), into.len() - length) };
         if got < 0 && errno() == libc::EINTR {
             continue;
         }
@@ -355,7 +352,7 @@ pub(crate) fn read_file<'a>(path: &CStr, into: &'a mut [u8]) -> Option<&'a [u8]>
         length += got as usize;
     }
     // SAFETY: opened above.
-    unsafe { libc::close(file) };
+    unsafe { libc::syscall(libc::SYS_close, file) };
     Some(&into[..length])
 }
 

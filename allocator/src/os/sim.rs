@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex};
 use super::{MapError, linux};
 
 pub(crate) use linux::{
-    KeepErrno, abort, at_fork, exit, exit_key, has_threads, page_bytes, processor, set_exit_value, thread_id, thread_is_gone,
-    thread_token, wait, wait_for, wake_one, write_error,
+    KeepErrno, abort, at_fork, exit, exit_key, has_threads, name_thread, page_bytes, processor, set_exit_value, thread_id, thread_is_gone,
+    wait, wait_for, wake_one, write_error,
 };
 
 /// Which calls fail. Calls that can fail are numbered from zero, in the order in which a world sees them.
@@ -304,7 +304,7 @@ pub(crate) fn cycles() -> u64 {
 }
 
 /// A thread that never gets a processor.
-pub(crate) fn spawn(_entry: extern "C" fn(*mut c_void) -> *mut c_void, _name: &CStr) -> bool {
+pub(crate) fn spawn(_entry: extern "C" fn(*mut c_void) -> *mut c_void) -> bool {
     with_book(Book::refuses) != Some(true)
 }
 

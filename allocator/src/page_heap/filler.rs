@@ -91,6 +91,8 @@ pub(crate) struct PageTotals {
     pub(crate) used: usize,
     /// Free pages that hold no memory.
     pub(crate) clean: usize,
+    /// Pages that hold no memory and are claimed together with others that do.
+    pub(crate) claimed_clean: usize,
     /// Steps that were given back as a whole, their tables' entries too.
     pub(crate) vacated_steps: usize,
 }
@@ -103,7 +105,7 @@ impl PageTotals {
 
     /// Pages that hold memory, used or free.
     pub(crate) fn held(&self) -> usize {
-        self.mapped - self.clean
+        self.mapped - self.clean - self.claimed_clean
     }
 }
 
@@ -164,7 +166,7 @@ impl Filler {
             heads: [0; LISTS],
             occupied: [0; LISTS.div_ceil(64)],
             oldest_empty: 0,
-            totals: PageTotals { mapped: 0, used: 0, clean: 0, vacated_steps: 0 },
+            totals: PageTotals { mapped: 0, used: 0, clean: 0, claimed_clean: 0, vacated_steps: 0 },
             unmapped: 0,
             first: 0,
             end: 0,
@@ -423,10 +425,12 @@ impl Filler {
     }
 
     /// Makes a run longer where it is, if the pages behind it are free. `Some(true)`: the new pages are zero.
-    pub(crate) fn extend(&mut self, page: PageIndex, pages: u32, more: u32) -> Option<bool> {
+    /// At most `most` pages more may hold memory for it.
+    pub(crate) fn extend(&mut self, page: PageIndex, pages: u32, more: u32, most: usize) -> Option<bool> {
         let step = page.step();
         let at = page.in_step() + pages;
-        if at + more > STEP_PAGES || self.step(step).used.count_in(at, more) != 0 {
+        let entry = self.step(step);
+        if at + more > STEP_PAGES || entry.used.count_in(at, more) != 0 || entry.clean.count_in(at, more) as usize > most {
             return None;
         }
         Some(self.occupy(step, at, more))
@@ -457,8 +461,8 @@ impl Filler {
     /// pages that became free in or before tick `rested.until`, and in huge ones if nothing happened there since tick `rested.broken_until`,
     /// because that breaks them up.
     ///
-    /// `Err`: so many steps were looked at in vain; they are few, because others wait meanwhile.
-    pub(crate) fn claim_in_used(&mut self, rested: Rested) -> Result<DirtyRun, u32> {
+    /// Only whole kernel pages, of `grain` pages each. `Err`: so many steps were looked at in vain; they are few, because others wait meanwhile.
+    pub(crate) fn claim_in_used(&mut self, rested: Rested, grain: u32) -> Result<DirtyRun, u32> {
         const LOOKS_IN_USED: u32 = 64;
         if self.totals.dirty() == 0 {
             return Err(self.end.saturating_sub(!self.first).max(1));
@@ -476,7 +480,10 @@ impl Filler {
             };
             if entry.used_pages > 0
                 && until.is_some_and(|until| is_by(entry.freed_tick, until))
-                && let Some((at, pages)) = entry.used.or(entry.clean).runs(false).next()
+                && let Some((at, pages)) = entry.used.or(entry.clean).runs(false).find_map(|(first, length)| {
+                    let (at, end) = (first.next_multiple_of(grain), (first + length) / grain * grain);
+                    (end > at).then(|| (at, end - at))
+                })
             {
                 return Ok(self.claim(step, at, pages));
             }
@@ -491,6 +498,7 @@ impl Filler {
         let (clean, zero) = (entry.clean, entry.zero);
         let dirty = pages - clean.count_in(at, pages);
         self.occupy(step, at, pages);
+        self.totals.claimed_clean += (pages - dirty) as usize;
         DirtyRun { page: PageIndex::of_step(step).plus(at), pages, dirty, breaks_up, clean, zero }
     }
 
@@ -500,7 +508,12 @@ impl Filler {
         let step = run.page.step();
         let tick = self.step(step).freed_tick;
         self.vacate(step, run.page.in_step(), run.pages, tick);
+        self.totals.claimed_clean -= (run.pages - run.dirty) as usize;
         if !clean {
+            // Something else is tried first the next time.
+            if self.hand == step {
+                self.hand += 1;
+            }
             for page in run.page.in_step()..run.page.in_step() + run.pages {
                 let entry = self.step(step);
                 if run.zero.count_in(page, 1) > 0 {
@@ -727,7 +740,7 @@ mod tests {
                     let more = 1 + random(9);
                     let behind = page + pages..page + pages + more;
                     let is_free = live.range(behind.clone()).next().is_none() && page % STEP_PAGES + pages + more <= STEP_PAGES;
-                    let extended = filler.extend(PageIndex(page), pages, more);
+                    let extended = filler.extend(PageIndex(page), pages, more, usize::MAX);
                     assert_eq!(extended.is_some(), is_free);
                     if let Some(zeroed) = extended {
                         let range = behind.start as usize..behind.end as usize;
@@ -742,7 +755,7 @@ mod tests {
                     let rested = if random(2) == 0 { Rested::any(tick) } else { Rested { until: tick, broken_until: tick.wrapping_sub(u32::MAX / 2) } };
                     let claimed = match filler.claim_empty_dirty(tick) {
                         Some(whole) => Some(whole),
-                        None => filler.claim_in_used(rested).ok(),
+                        None => filler.claim_in_used(rested, 1).ok(),
                     };
                     if let Some(run) = claimed {
                         let range = run.page.0 as usize..(run.page.0 + run.pages) as usize;
@@ -791,16 +804,16 @@ mod tests {
         let mut filler = filler(2);
         let (stays, run) = (take(&mut filler, 10, 1).expect("room"), take(&mut filler, 10, 1).expect("room"));
         filler.give(run.page, 10, 5);
-        assert_eq!(filler.claim_in_used(Rested::any(4)).ok(), None);
+        assert_eq!(filler.claim_in_used(Rested::any(4), 1).ok(), None);
         let backing = filler.step(run.page.step()).backing;
         let broken = backing == Backing::HugePages;
         let (until, broken_until) = if broken { (9, 4) } else { (4, 9) };
-        assert_eq!(filler.claim_in_used(Rested { until, broken_until }).ok(), None, "{backing:?}");
-        let claimed = filler.claim_in_used(Rested::any(5)).expect("old enough");
+        assert_eq!(filler.claim_in_used(Rested { until, broken_until }, 1).ok(), None, "{backing:?}");
+        let claimed = filler.claim_in_used(Rested::any(5), 1).expect("old enough");
         assert_eq!((claimed.page.step(), claimed.breaks_up), (stays.page.step(), broken));
         filler.purged(&claimed, true);
         assert_eq!(filler.step(run.page.step()).backing, Backing::SmallPages);
-        assert_eq!(filler.claim_in_used(Rested::any(9)).ok().is_some(), filler.totals().dirty() > 0);
+        assert_eq!(filler.claim_in_used(Rested::any(9), 1).ok().is_some(), filler.totals().dirty() > 0);
         filler.check(2);
     }
 

@@ -83,11 +83,25 @@ pub(crate) struct PageHeap {
     held_in_slots: AtomicUsize,
     /// Bytes within runs in use that were given back all the same, because only central's free blocks were there.
     released_within: AtomicUsize,
+    /// Bytes that somebody is about to hold in a slot.
+    coming: AtomicUsize,
     /// The current tick, told by the scavenger.
     tick: AtomicU32,
     huge_pages: AtomicU8,
     stall_guard: StallGuard,
     pub(crate) pauses: Pauses,
+}
+
+/// See [`PageHeap::set_aside`].
+struct SetAside<'a> {
+    page_heap: &'a PageHeap,
+    bytes: usize,
+}
+
+impl Drop for SetAside<'_> {
+    fn drop(&mut self) {
+        self.page_heap.coming.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// How far the region is mapped.
@@ -155,6 +169,7 @@ impl PageHeap {
             held_in_steps: AtomicUsize::new(0),
             held_in_slots: AtomicUsize::new(0),
             released_within: AtomicUsize::new(0),
+            coming: AtomicUsize::new(0),
             tick: AtomicU32::new(0),
             huge_pages: AtomicU8::new(0),
             stall_guard: StallGuard::new(),
@@ -206,7 +221,8 @@ impl PageHeap {
 
     /// Less is in use.
     fn lose(&self, bytes: usize) {
-        self.in_use.fetch_sub(bytes, Ordering::Relaxed);
+        // SeqCst: see `Marks::freed`, which follows.
+        self.in_use.fetch_sub(bytes, Ordering::SeqCst);
     }
 
     /// Memory that the heap holds from the system, tables and records of our own aside.
@@ -249,8 +265,23 @@ impl PageHeap {
     }
 
     /// May so much more be held?
-    fn may_hold(&self, more: usize) -> bool {
-        more == 0 || self.held().saturating_add(more) <= self.marks.hard()
+    pub(crate) fn may_hold(&self, more: usize) -> bool {
+        more == 0
+            || self.held().saturating_add(self.coming.load(Ordering::Relaxed)).saturating_add(more) <= self.marks.hard()
+    }
+
+    /// Sets `more` bytes aside that are going to be held, if they may be, until the result is dropped.
+    fn set_aside(&self, more: usize) -> Option<SetAside<'_>> {
+        // Set aside first, so that of two that come at the same time at most one too many is refused, and none too many let in.
+        self.coming.fetch_add(more, Ordering::Relaxed);
+        let aside = SetAside { page_heap: self, bytes: more };
+        (more == 0 || self.held().saturating_add(self.coming.load(Ordering::Relaxed)) <= self.marks.hard()).then_some(aside)
+    }
+
+    /// How many pages more may be held. The lock is held.
+    fn may_hold_pages(&self) -> usize {
+        let held = self.held().saturating_add(self.coming.load(Ordering::Relaxed));
+        self.marks.hard().saturating_sub(held) / PAGE_BYTES
     }
 
     /// So many bytes within runs in use were given back, because only free blocks lay there.
@@ -281,8 +312,8 @@ impl PageHeap {
         loop {
             // Acquire: sees the steps of the growths it counts. Pairs with the Release in `grow`.
             let generation = self.generation.load(Ordering::Acquire);
-            let most = self.marks.hard().saturating_sub(self.held()) / PAGE_BYTES;
             let mut state = self.state();
+            let most = self.may_hold_pages();
             match state[zone as usize].take(pages, align, most) {
                 Ok(run) => {
                     let more = self.note_steps(&state);
@@ -310,11 +341,9 @@ impl PageHeap {
 
     /// Makes a run longer where it is. `Some(true)`: the new pages are zero. `None`: it cannot grow there.
     pub(crate) fn extend_run(&self, page: PageIndex, pages: u32, more: u32) -> Option<bool> {
-        if !self.may_hold(more as usize * PAGE_BYTES) {
-            return None;
-        }
         let mut state = self.state();
-        let zeroed = state[zone_of(page) as usize].extend(page, pages, more)?;
+        let most = self.may_hold_pages();
+        let zeroed = state[zone_of(page) as usize].extend(page, pages, more, most)?;
         let grown = self.note_steps(&state);
         drop(state);
         self.gain(more as usize * PAGE_BYTES);
@@ -551,10 +580,10 @@ impl PageHeap {
         loop {
             let claimed = self.huge.lock().claim(size, align, meta);
             let Some(slot) = claimed else { return self.take_outside(size, align, meta) };
-            if !self.may_hold(size.saturating_sub(slot.dirty)) {
+            let Some(_aside) = self.set_aside(size.saturating_sub(slot.dirty)) else {
                 self.put_back(slot);
                 return None;
-            }
+            };
             match self.map_slot(&slot, size) {
                 Ok(mapped) => return Some(self.hand_out(slot, mapped, size)),
                 Err(MapError::OutOfMemory) => {
@@ -617,9 +646,7 @@ impl PageHeap {
     /// A mapping of its own, for blocks that do not fit the window.
     #[cold]
     fn take_outside(&self, size: usize, align: usize, meta: &Meta) -> Option<HugeBlock> {
-        if !self.may_hold(size) {
-            return None;
-        }
+        let _aside = self.set_aside(size)?;
         let padded = if align > PAGE_BYTES { size.checked_add(align)? } else { size.checked_add(PAGE_BYTES)? };
         self.counters.count(Event::Map);
         let Some(mapping) = os::map_anywhere(padded) else {
@@ -683,8 +710,9 @@ impl PageHeap {
         };
         let mut surplus = if free_dirty > RETAINED_MAX_BYTES.max(self.in_use()) { free_dirty - RETAINED_MAX_BYTES } else { 0 };
         while surplus > 0
-            && let Ok(released) = self.release_of_slot(self.tick())
+            && let Ok(released) = self.releasing(|| self.release_of_slot(self.tick()))
         {
+            let Some(released) = released else { break };
             surplus = surplus.saturating_sub(released);
         }
         self.marks.freed(self.free());
@@ -713,13 +741,11 @@ impl PageHeap {
         // Not now, if its end is being unmapped: a copy is made instead.
         let Some(slot) = self.huge.lock().claim_live(address)? else { return Ok(None) };
         let target = huge_size(bytes).filter(|&size| size <= slot.room);
-        let resized = target.and_then(|size| {
+        let aside = self.set_aside(target.unwrap_or(0).saturating_sub(slot.dirty));
+        let resized = target.filter(|_| aside.is_some()).and_then(|size| {
             // Address space is cheaper than calls, unless there is a limit on it: a slot that grows is mapped up to its next doubling.
             let ahead = slot.mapped.saturating_mul(2).clamp(size, slot.room);
             let ahead = if size > slot.mapped && os::address_space_is_limited() { size } else { ahead };
-            if !self.may_hold(size.saturating_sub(slot.dirty)) {
-                return None;
-            }
             let mapped = self.map_slot(&slot, if size > slot.mapped { ahead } else { size });
             mapped.or_else(|_| self.map_slot(&slot, size)).ok().map(|mapped| (size, mapped))
         });
@@ -745,7 +771,8 @@ impl PageHeap {
         let Some(size) = huge_size(bytes) else { return Ok(None) };
         let Some(old) = self.huge.lock().claim_live(address)? else { return Ok(None) };
         let keep = Slot { state: State::Live, ..old };
-        let fits = !old.outside && self.may_hold(size.saturating_sub(old.dirty));
+        let aside = self.set_aside(size.saturating_sub(old.dirty));
+        let fits = !old.outside && aside.is_some();
         let new = if fits { self.claim_empty_slot(size, align, meta) } else { None };
         let Some(new) = new else {
             self.huge.lock().settle_slot(keep);
@@ -794,10 +821,22 @@ impl PageHeap {
     // ---- giving memory back ----------------------------------------------------------------------------------------
 
     /// Gives back some free memory, in one call to the system, which is short: what has been free for the longest and breaks nothing up
-    /// first. `scarce`: address space is limited and goes back too. Says how many bytes it was; `Err`: there is none that has rested, or
-    /// the system refuses.
+    /// first. `scarce`: address space is limited and goes back too. Says how many bytes it was; `Err`: there is none that has rested.
+    ///
+    /// Where the system refuses (locked memory, for instance), something else is tried: what was refused waits for another time.
     pub(crate) fn release_some(&self, rested: Rested, scarce: bool) -> Result<usize, ()> {
+        const REFUSALS_MAX: u32 = 8;
         let _alone = self.releasing.lock();
+        for _ in 0..REFUSALS_MAX {
+            if let Some(released) = self.try_release(rested, scarce)? {
+                return Ok(released);
+            }
+        }
+        Err(())
+    }
+
+    /// As [`release_some`](Self::release_some); `None`: the system refused.
+    fn try_release(&self, rested: Rested, scarce: bool) -> Result<Option<usize>, ()> {
         for zone in [Zone::Window, Zone::Sampled] {
             if scarce && zone == Zone::Window {
                 if let Ok(released) = self.unmap_empty_step() {
@@ -807,7 +846,7 @@ impl PageHeap {
             }
             let claimed = self.state()[zone as usize].claim_empty_dirty(rested.until);
             if let Some(run) = claimed {
-                return self.purge_run(&run, zone);
+                return Ok(self.purge_run(&run, zone));
             }
         }
         if let Ok(released) = self.release_of_slot(rested.until).or_else(|()| self.release_of_tail(scarce)) {
@@ -818,10 +857,10 @@ impl PageHeap {
             loop {
                 let mut state = self.state();
                 let steps = state[zone as usize].totals().mapped / STEP_PAGES as usize;
-                match state[zone as usize].claim_in_used(rested) {
+                match state[zone as usize].claim_in_used(rested, kernel_page_pages()) {
                     Ok(run) => {
                         drop(state);
-                        return self.purge_run(&run, zone);
+                        return Ok(self.purge_run(&run, zone));
                     }
                     // Steps that are unmapped for a while are looked at too, so twice round is surely all of them.
                     Err(some) => looked += some as usize,
@@ -844,14 +883,13 @@ impl PageHeap {
         released
     }
 
-    /// Purges a claimed run; of a whole step, the entries in the tables as well. Where the kernel's page is larger than ours, only whole
-    /// kernel pages; the caller then believes that nothing was purged, which is safe.
-    fn purge_run(&self, run: &DirtyRun, zone: Zone) -> Result<usize, ()> {
+    /// Purges a claimed run; of a whole step, the entries in the tables as well. `None`: the system refused.
+    fn purge_run(&self, run: &DirtyRun, zone: Zone) -> Option<usize> {
         let address = self.table.address(run.page);
         let bytes = run.pages as usize * PAGE_BYTES;
-        let aligned = address.is_multiple_of(os::page_bytes()) && bytes.is_multiple_of(os::page_bytes());
+        debug_assert!(address.is_multiple_of(os::page_bytes()) && bytes.is_multiple_of(os::page_bytes()));
         // SAFETY: the run is claimed (I-claim): nobody has it, and its content is of no use.
-        let purged = aligned && unsafe { self.purge(address, bytes) };
+        let purged = unsafe { self.purge(address, bytes) };
         if purged && run.breaks_up {
             // Or the kernel might put the huge page together again, and the memory with it.
             let step = PageIndex::of_step(run.page.step());
@@ -871,18 +909,18 @@ impl PageHeap {
         let mut state = self.state();
         state[zone as usize].purged(run, purged);
         self.note_steps(&state);
-        if purged { Ok(run.dirty as usize * PAGE_BYTES) } else { Err(()) }
+        purged.then_some(run.dirty as usize * PAGE_BYTES)
     }
 
-    /// Purges the end of the retained slot that has rested for the longest, or unmaps it when little is left.
-    fn release_of_slot(&self, until: u32) -> Result<usize, ()> {
+    /// Purges the end of the retained slot that has rested for the longest, or unmaps it when little is left. `None`: the system refused.
+    fn release_of_slot(&self, until: u32) -> Result<Option<usize>, ()> {
         /// Unmapping what holds no memory still takes a while where there is very much of it.
         const UNMAP_BYTES: usize = 1 << 30;
         loop {
             let claimed = self.huge.lock().claim_retained(until);
             let slot = claimed.ok_or(())?;
             if slot.outside {
-                return if self.drop_outside(slot) { Ok(slot.dirty) } else { Err(()) };
+                return Ok(self.drop_outside(slot).then_some(slot.dirty));
             }
             let end = slot.address + slot.dirty;
             let (left, done) = if slot.dirty > RELEASE_CALL_BYTES {
@@ -899,34 +937,36 @@ impl PageHeap {
                 (Slot { mapped: keep, dirty: slot.dirty.min(keep), state, ..slot }, unmapped)
             };
             if !done {
-                self.put_back(slot);
-                return Err(());
+                // As if it had just become free: the others first.
+                self.put_back(Slot { freed_tick: self.tick(), ..slot });
+                return Ok(None);
             }
             let mut huge = self.huge.lock();
             huge.settle_slot(left);
             self.note_slots(&huge);
             drop(huge);
             if slot.dirty > left.dirty {
-                return Ok(slot.dirty - left.dirty);
+                return Ok(Some(slot.dirty - left.dirty));
             }
         }
     }
 
     /// Unmaps what lies dirty behind a block that a program has, or where address space is scarce what lies mapped there.
-    fn release_of_tail(&self, scarce: bool) -> Result<usize, ()> {
+    /// `None`: the system refused.
+    fn release_of_tail(&self, scarce: bool) -> Result<Option<usize>, ()> {
         let claimed = self.huge.lock().claim_tail(STEP_BYTES, scarce);
         let slot = claimed.ok_or(())?;
         // From the end, a piece at a time.
-        let more = slot.mapped - slot.size;
         let dirty = slot.dirty - slot.size;
         let keep = if dirty > RELEASE_CALL_BYTES { slot.dirty - RELEASE_CALL_BYTES } else { slot.size };
-        debug_assert!(slot.mapped - keep <= more);
+        debug_assert!(keep >= slot.size);
         // SAFETY: the program has the first `size` bytes, and gets no more while the slot is `Trimmed`; what lies behind is ours (I-claim).
         let unmapped = unsafe { self.unmap(slot.address + keep, slot.mapped - keep) };
         let mut huge = self.huge.lock();
         huge.settle_tail(slot.address, if unmapped { keep } else { slot.mapped });
         self.note_slots(&huge);
-        if unmapped { Ok(slot.dirty - keep) } else { Err(()) }
+        // Refused once, it will be again; the others come another time.
+        if unmapped { Ok(Some(slot.dirty.saturating_sub(keep))) } else { Err(()) }
     }
 
     /// Runs something that gives memory back within runs in use, through [`purge_within`](Self::purge_within).
@@ -958,10 +998,11 @@ impl PageHeap {
         self.released_within.load(Ordering::Relaxed)
     }
 
-    /// Where address space is scarce: gives a step back that nobody uses.
-    fn unmap_empty_step(&self) -> Result<usize, ()> {
+    /// Where address space is scarce: gives a step back that nobody uses. `None`: the system refused.
+    fn unmap_empty_step(&self) -> Result<Option<usize>, ()> {
         // Growing waits: a step must not be mapped again while it is being unmapped.
         let _growth = self.growth.lock();
+        let before = self.held();
         let claimed = self.state()[Zone::Window as usize].claim_empty();
         let step = claimed.ok_or(())?;
         // SAFETY: the step is claimed (I-claim) and nobody uses any of its pages.
@@ -973,21 +1014,22 @@ impl PageHeap {
             state[Zone::Window as usize].restore_empty(step);
         }
         self.note_steps(&state);
-        if unmapped { Ok(STEP_BYTES) } else { Err(()) }
+        drop(state);
+        if unmapped { Ok(Some(before.saturating_sub(self.held()))) } else { Err(()) }
     }
 
     // ---- reading ---------------------------------------------------------------------------------------------------
 
     /// What is held, at one moment per part.
     pub(crate) fn bytes(&self) -> PageHeapBytes {
-        let pages = {
+        let (pages, vacated) = {
             let state = self.state();
-            state.iter().map(Filler::totals).fold((0, 0, 0, 0), |sum, totals| {
+            let pages = state.iter().map(Filler::totals).fold((0, 0, 0, 0), |sum, totals| {
                 (sum.0 + totals.mapped, sum.1 + totals.used, sum.2 + totals.dirty(), sum.3 + totals.clean)
-            })
+            });
+            (pages, state.iter().map(|filler| filler.totals().vacated_steps).sum::<usize>())
         };
         let slots = self.huge.lock().totals();
-        let vacated: usize = self.state().iter().map(|filler| filler.totals().vacated_steps).sum();
         let (tables, steps) = {
             let growth = self.growth.lock();
             (growth.tables.iter().flatten().sum(), growth.next_step.iter().sum::<u32>() as usize)
@@ -1048,6 +1090,11 @@ impl PageHeap {
 /// What a huge block of so many bytes takes: whole pages, of ours and of the kernel's.
 fn huge_size(bytes: usize) -> Option<usize> {
     round_up(bytes, PAGE_BYTES.max(os::page_bytes()))
+}
+
+/// So many pages of ours make one of the kernel's, or one.
+fn kernel_page_pages() -> u32 {
+    (os::page_bytes() / PAGE_BYTES).max(1) as u32
 }
 
 fn zone_of(page: PageIndex) -> Zone {

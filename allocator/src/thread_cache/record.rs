@@ -120,9 +120,7 @@ pub(crate) struct Record {
     pub(crate) counters: Counters,
     pub(crate) older: AtomicPtr<Record>,
     pub(crate) pooled_before: AtomicPtr<Record>,
-    /// The owner's [`thread_token`](crate::os::thread_token) and kernel number.
-    pub(crate) owner: AtomicUsize,
-    /// See [`owner`](Self::owner).
+    /// The kernel's number of the owner; 0: it has ended.
     pub(crate) thread: AtomicU32,
     /// When it was pooled.
     pub(crate) pooled_tick: AtomicU32,
@@ -143,7 +141,7 @@ pub(crate) struct Record {
     shed_entry: AtomicU32,
     /// See [`shed_entry`](Self::shed_entry).
     shed_tick: AtomicU32,
-    /// The address of the owner's thread-local word; 0: not known, or not there any more.
+    /// The address of the owner's thread-local word; 0: nobody is to touch it; 1: nobody yet.
     pub(crate) word: AtomicUsize,
     /// How the slots stood when somebody looked last whether the owner does anything.
     stamp: AtomicU64,

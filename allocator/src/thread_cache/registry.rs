@@ -73,6 +73,16 @@ impl<R: Enlisted> Registry<R> {
         })
     }
 
+    /// The record that was enlisted last, or before another one.
+    #[cfg_attr(loom, allow(dead_code))]
+    pub(crate) fn before(&self, record: Option<&'static R>) -> Option<&'static R> {
+        match record {
+            None => self.records().next(),
+            // SAFETY: null or an enlisted record, which is there for good; the link was written before the record was published.
+            Some(record) => unsafe { record.older().load(Ordering::Relaxed).as_ref() },
+        }
+    }
+
     // Relaxed for all links of the pool: its lock orders them. The number is a look.
 
     /// Puts a record behind a link of the pool.

@@ -49,9 +49,12 @@ fn deepen(cold: &ColdSlot, class: SizeClass, household: &impl Household, supply:
     cold.touched.store(household.entry(), Ordering::Relaxed);
     let depth = usize::from(cold.depth.load(Ordering::Relaxed));
     if depth == 0 {
-        // The first few blocks are always granted, or nothing would ever work.
-        let first = depth_min(class);
-        household.holds(first * class.bytes());
+        // A few to begin with, or where the budget is used up one, or nothing would ever work.
+        let mut first = depth_min(class);
+        if !household.may_hold(class, first * class.bytes(), supply) {
+            first = 1;
+            household.holds(class.bytes());
+        }
         cold.depth.store(first as u16, Ordering::Relaxed);
     } else if depth < depth_max(class) && household.may_hold(class, depth * class.bytes(), supply) {
         cold.depth.store(2 * depth as u16, Ordering::Relaxed);
@@ -299,7 +302,7 @@ pub(crate) fn make_room_split(
     let depth = usize::from(cold.depth.load(Ordering::Relaxed));
     let capacity = usize::from(cold.free_capacity.load(Ordering::Relaxed));
     let left = hot.alloc_side().1 + usize::from(cold.hidden.load(Ordering::Relaxed));
-    let wanted = depth.max(capacity);
+    let wanted = depth.max(capacity).max(MAGAZINE_BLOCKS_MIN);
     let turns = capacity > 0 && left <= capacity / 4;
     let again = turns && usize::from(cold.alloc_capacity.load(Ordering::Relaxed)) == wanted;
     let fresh = if again { None } else { supply.empty_magazine(wanted) };
