@@ -42,8 +42,6 @@ struct Book {
     now_ns: u64,
     /// How long the kernel takes to put memory behind an address that it is asked to.
     populate_ns: u64,
-    /// How long it takes to take some away.
-    purge_ns: u64,
     /// Files that can be read, by path. There are no others.
     files: BTreeMap<CString, Vec<u8>>,
     memory_bytes: usize,
@@ -77,7 +75,6 @@ impl World {
             limit_bytes: usize::MAX,
             now_ns: 1,
             populate_ns: 0,
-            purge_ns: 0,
             files: BTreeMap::new(),
             memory_bytes: 1 << 34,
         })))
@@ -104,11 +101,6 @@ impl World {
     /// From now on a populated page takes so long.
     pub(crate) fn populating_takes(&self, ns: u64) {
         self.book(|book| book.populate_ns = ns);
-    }
-
-    /// From now on a call that gives memory back takes so long.
-    pub(crate) fn purging_takes(&self, ns: u64) {
-        self.book(|book| book.purge_ns = ns);
     }
 
     /// There is a file with this content.
@@ -249,7 +241,6 @@ pub(crate) unsafe fn purge(address: usize, bytes: usize) -> bool {
     }
     with_book(|book| {
         assert!(book.covers(address, bytes), "purged what was not mapped: {address:#x} + {bytes:#x}");
-        book.now_ns += book.purge_ns;
     });
     // SAFETY: handed on to the caller.
     unsafe { linux::purge(address, bytes) }
