@@ -12,7 +12,7 @@ pub fn configuration() -> Options {
     heap::configuration()
 }
 
-/// Changes how much free memory is kept. Takes effect at the next tick, a tenth of a second later at most.
+/// Changes how much free memory is kept. Takes effect at the next tick, a tenth of a second later at most where there is a background thread.
 pub fn set_retain(retain: Retain) {
     heap::configure(|options| options.retain = Retain::unpack(retain.pack()));
 }
@@ -79,8 +79,9 @@ pub fn held_bytes() -> usize {
 /// Empties the calling thread's cache: for threads that are about to wait for long. Other threads, and the system, can then use what was in
 /// it; the thread's next allocations take the slow path, a few microseconds in all. About 5 ns per block that was cached.
 ///
-/// A thread that merely sleeps has its cache taken after a second or two anyway, where there is a background thread and the kernel has
-/// `membarrier` (4.14); this is for programs with hundreds of threads, and for those without the one or the other.
+/// A thread that merely sleeps has its cache taken after a second or two anyway, where somebody else is awake (the background thread, or
+/// threads on their slow paths) and the kernel has `membarrier` (4.14); this is for programs with hundreds of threads, and for those without
+/// the one or the other.
 ///
 /// # Examples
 ///
@@ -108,7 +109,7 @@ pub fn set_watch_bounds(above: usize, below: usize) {
 /// Gives back to the operating system all memory that no program and no other living thread's cache has; returns how many bytes that was.
 ///
 /// Empties the calling thread's cache, the caches of threads that have ended, and the depots; then purges every free page, in huge pages
-/// too. Takes about 0.3 ns per byte that was dirty, without holding a lock for longer than one purge takes to book.
+/// too. Takes about 0.3 ns per byte that was dirty. No lock that an allocation needs is held for longer than one purge takes to book.
 ///
 /// # Examples
 ///

@@ -38,7 +38,7 @@ pub(crate) enum Event {
     RecordBirth,
     /// A thread took over the record of one that had ended.
     RecordAdoption,
-    /// Slow paths looked whether memory should go back.
+    /// Somebody looked whether memory should go back.
     Tick,
     /// A block was allocated in the sampled zone.
     Sampled,

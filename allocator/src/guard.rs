@@ -37,7 +37,7 @@ pub struct LimitSnapshot {
     pub hard_limit: Option<usize>,
     /// Memory that the heap holds for blocks, in bytes: in use, cached, and free but not given back.
     pub held: usize,
-    /// Times that a thread had to give back because it took memory near the soft limit.
+    /// Times that a thread had to give back because it took memory above the soft limit.
     pub assists: u64,
     /// Times that it should have and did not, because it had spent half of its time on that already, or because there was nothing to give
     /// back: the heap grew over the soft limit.

@@ -48,30 +48,35 @@
 //! 4. The depot holds what it may: the blocks go to central, which finds their spans through a flat table, checks each one (a start of a block?
 //!    of this class? not free already?) and sets its bit.
 //! 5. A span whose blocks are all back goes to the page heap, which joins it with its neighbours.
-//! 6. Pages that stay free longer than the recent past explains are given back to the system (`scavenger`).
+//! 6. Ten times a second somebody compares what is free with what the last seconds needed; what lies above goes back to the system: by a
+//!    thread of our own that is started once there is much of it (`background`), else by threads on their slow paths (`scavenger`).
+//! 7. A thread that sleeps sits on what it cached. After a second or two others take that too (`recall`).
 //!
-//! Both walks only go down, and enter each room once.
+//! Both walks only go down, and enter each room once, but for these last two steps, which somebody else takes later. Near a limit on memory
+//! he comes at once (`limit`, `guard`).
 //!
 //! # Floors
 //!
 //! A file imports only from floors below its own; the first line of each says which that is, and a test holds everybody to it.
 //!
 //! ```text
-//!  10  lib · global_alloc (face for programs) · control (face for operators)
-//!   9  heap: the statics, a thread's birth and death, fork
-//!   8  scavenger · snapshot
+//!  11  lib · global_alloc (face for programs) · control (face for operators)
+//!  10  heap: the statics, a thread's birth and death, fork, what the background thread does
+//!   9  scavenger (what goes back, and when) · snapshot
+//!   8  recall (caches of sleeping threads) · guard (limits in force)
 //!   7  thread_cache: fast and slow paths, records, their registry
 //!   6  supply: the shared rooms of one heap, and the way a magazine takes through them
 //!   5  depot · central · slot · large · sampling
 //!   4  page_heap: steps, runs of pages, huge slots
 //!   3  span: page table, page records, bitmaps · magazine · meta (memory for ourselves)
-//!   2  size_class · counters · sync (a lock) · retention (a decision) · fatal (last words)
+//!   2  size_class · counters · pauses · sync (a lock) · retention, limit (decisions) · background (a thread) · surroundings (what the
+//!      kernel says) · fatal (last words)
 //!   1  os: the system, real or simulated
 //!   0  units · config (every tunable) · options · atomic
 //! ```
 //!
-//! Pictures are in `docs/architecture.md`; what `unsafe` code relies on is in `docs/invariants.md`, who synchronises with whom in
-//! `docs/orderings.md`, why things are as they are in `docs/decisions/`.
+//! Pictures are in `docs/architecture.md`, every knob in `docs/tuning.md`; what `unsafe` code relies on is in `docs/invariants.md`, who
+//! synchronises with whom in `docs/orderings.md`, why things are as they are in `docs/decisions/`.
 #![cfg_attr(not(test), no_std)]
 // Only `heap` and tests use it; without its prelude nothing here allocates by accident.
 #[allow(unused_extern_crates)]

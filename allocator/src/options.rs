@@ -82,12 +82,12 @@ impl Retain {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Background {
-    /// Once there is enough to give back: 32 MiB for a second, or 64 MiB at any moment, or somebody waits for pressure. The default.
+    /// Once there is enough to give back: 32 MiB for a second, or 48 MiB at any moment, or somebody waits for pressure. The default.
     Auto,
     /// From the first slow path on.
     On,
-    /// Never: running threads do it on their slow paths, and a program that sleeps keeps what it has. Whoever frees so much that 64 MiB are
-    /// idle gives them back on the spot.
+    /// Never: running threads do it on their slow paths, and a program that sleeps keeps what it has. Whoever frees so much that 48 MiB are
+    /// free gives them back on the spot, but for a tenth of what is in use.
     Off,
 }
 

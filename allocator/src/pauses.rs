@@ -30,7 +30,7 @@ pub enum PauseKind {
     System = 3,
     /// Memory was given back at leisure: one call.
     Release = 4,
-    /// A thread gave memory back because it took some near the limit: all it did at a time.
+    /// A thread gave memory back because it took some above the soft limit: all it did at a time.
     Assist = 5,
     /// All that was free was given back because somebody asked, or memory was out: in one go.
     ReleaseAll = 6,

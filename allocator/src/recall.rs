@@ -18,7 +18,8 @@
 //! it cannot rule out: the thread was stopped within an operation of the fast path, after it had read its word. It then ends that one
 //! operation, at most, on slots that are still where they were; `slot` says how that is allowed for.
 //!
-//! Where the kernel has no such barrier nothing is recalled, and a thread's cache stays what it was given.
+//! Where the kernel has no such barrier nothing is recalled, and a thread keeps what it caches until it runs again or ends. What all this
+//! relies on is I-word and I-recall.
 
 use core::sync::atomic::AtomicPtr;
 

@@ -5,7 +5,7 @@
 //! long. (Demand peaks as in tcmalloc's skip-subrelease, a tenth on top as in Go's scavenger.)
 //!
 //! Giving back costs processor time that the program could have. [`Allowance`] keeps that to one percent over a minute; only a limit on
-//! memory goes before it.
+//! memory, or a machine on which programs wait for memory, goes before it.
 
 use crate::config::{RELEASE_CPU_PERMILLE, RELEASE_CPU_WINDOW_NS, RETAIN_ALWAYS_BYTES};
 use crate::options::Retain;

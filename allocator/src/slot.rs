@@ -18,7 +18,8 @@
 //! with Release, and the cold half has a sequence number that is odd while the slow path changes both. For that time it also has the
 //! counts as they were before, and they are exact then, because a thread in its slow path neither allocates nor frees.
 //!
-//! Only the thread that owns the record writes; records change hands in an orderly way (I-owner).
+//! Only the thread that owns the record writes, or while it sleeps whoever takes what it cached (I-recall); records change hands in an
+//! orderly way (I-owner).
 
 use core::cell::Cell;
 use core::hint;
@@ -43,8 +44,8 @@ pub(crate) struct SplitSlot {
 #[repr(transparent)]
 struct Owned<T: Copy>(Cell<T>);
 
-// SAFETY: every access is by the thread that owns the record (the `unsafe` functions below say so), and owners follow each other in an
-// orderly way (I-owner).
+// SAFETY: every access is by the thread that owns the record (the `unsafe` functions below say so), or by whoever takes what it cached while
+// it sleeps (I-recall), and owners follow each other in an orderly way (I-owner).
 unsafe impl<T: Copy> Sync for Owned<T> {}
 
 /// Entries between an array's end and its top.
@@ -266,7 +267,7 @@ const READ_ATTEMPTS: u32 = 8;
 /// Bytes of an entry.
 const ENTRY_BYTES: u64 = size_of::<*mut u8>() as u64;
 
-// Relaxed where nothing else is said: one writer, and readers are warned by the sequence number.
+// Relaxed where nothing else is said: one writer at a time, and readers are warned by the sequence number.
 impl ColdSlot {
     /// Runs a change of a split slot; readers that look meanwhile take the counts from before.
     #[inline]
@@ -314,11 +315,11 @@ impl ColdSlot {
     fn read(&self, look: impl Fn() -> (u64, u64)) -> (SlotCounts, bool) {
         let before = || (self.allocations_before.load(Ordering::Relaxed), self.frees_before.load(Ordering::Relaxed));
         for _ in 0..READ_ATTEMPTS {
-            // Acquire: see `change`.
+            // Acquire: see `begin_change` and `end_change`.
             let sequence = self.sequence.load(Ordering::Acquire);
             let totals = if sequence.is_multiple_of(2) { look() } else { before() };
             let net = self.net.load(Ordering::Relaxed);
-            // Acquire fence: see `change`.
+            // Acquire fence: see `begin_change`.
             fence(Ordering::Acquire);
             if self.sequence.load(Ordering::Relaxed) == sequence {
                 return (SlotCounts::new(totals, net), true);
@@ -406,7 +407,7 @@ impl ColdSlot {
     // Somebody else empties the slot while its thread sleeps. That thread may have been stopped in the middle of one operation of the fast
     // path, of this or another class, and end it whenever it likes: it then takes the top block of the alloc array or of the stack, or leaves
     // one below the top of the free array. So the hot half stays as it is, the block that could be taken stays where it is, and the slot counts
-    // as being changed until its thread is back and tidies up.
+    // as being changed until its thread is back and tidies up. Readers do not see that one operation before.
 
     /// Begins the change that lasts until [`settle_split`](Self::settle_split); hands out the blocks that go, array by array.
     pub(crate) fn recall_split(&self, hot: &SplitSlot, mut each: impl FnMut(&[*mut u8])) {
@@ -432,8 +433,8 @@ impl ColdSlot {
         self.lost(going + freed);
     }
 
-    /// Ends what [`recall_split`](Self::recall_split) began: says which blocks are left. The slot's thread does this, and sets both sides anew
-    /// in `change`.
+    /// Ends what [`recall_split`](Self::recall_split) began: says which blocks are left. The slot's thread does this, or who found that it has
+    /// ended; `change` sets both sides anew.
     pub(crate) fn settle_split(&self, hot: &SplitSlot, change: impl FnOnce(&Self)) -> [Option<NonNull<u8>>; 2] {
         let (allocations, frees) = self.split_totals(hot);
         let popped = allocations != self.allocations_before.load(Ordering::Relaxed);

@@ -20,9 +20,10 @@ pub(crate) enum Rank {
     Start,
     /// The limits in force.
     Guard,
-    /// How much memory to keep, and what goes next. Held for a slice of that work: nobody waits for it but a fork.
+    /// How much memory to keep, and what goes next. Held for a slice of that work: nobody waits for it but a fork, and the background thread
+    /// when it is woken.
     Scavenger,
-    /// Held while a sleeping thread's cache is taken.
+    /// Held while a sleeping thread's cache is taken, while a thread that is back tidies up, and while one ends.
     Recall,
     /// The lists of thread records.
     Registry,

@@ -7,8 +7,8 @@
 //! something of somebody else's lies there, that step is skipped. Nothing is reserved, so a limit on address space
 //! (`RLIMIT_AS`, set before or after) only means fewer steps, and other code finds room too.
 //!
-//! Locks: `growth` is held while the window changes, system calls included; `state` and `huge` never across a system call: what is
-//! being purged or mapped is claimed first, so that nobody else sees it.
+//! Locks: `growth` is held while the window changes, and `releasing` while memory is given back, system calls included; `state` and `huge`
+//! never across a system call: what is being purged or mapped is claimed first, so that nobody else sees it.
 
 mod filler;
 mod huge;
@@ -900,8 +900,8 @@ impl PageHeap {
                 let bytes = STEP_PAGES as usize * table.bytes_per_page();
                 let entries = self.table.entry(table, run.page);
                 if entries.is_multiple_of(os::page_bytes()) && bytes.is_multiple_of(os::page_bytes()) {
-                    // SAFETY: entries of pages that are all claimed: they say that nothing is there, which is what zeros say. Somebody
-                    // who asks for a wild address may read either.
+                    // SAFETY: entries of pages that are all claimed: they say that nothing is there, which is what zeros say (I-table).
+                    // Somebody who asks for a wild address may read either.
                     unsafe { self.purge(entries, bytes) };
                 }
             }

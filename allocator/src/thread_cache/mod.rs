@@ -1,7 +1,7 @@
 //! Floor 7. The thread cache: one thread's magazines of every class, and what it does when they are dry or full.
 //!
 //! The fast path is [`SplitSlot::pop`](crate::slot::SplitSlot::pop) and `push`; this room is what stands behind it. A record belongs to one
-//! thread at a time, which alone calls what is here; nothing in it is locked.
+//! thread at a time, which alone calls what is here, but for [`Record::recall`]; nothing in it is locked.
 
 pub(crate) mod record;
 pub(crate) mod registry;

@@ -162,7 +162,8 @@ pub(crate) struct Record {
     whole: [WholeSlot; WHOLE_COUNT],
 }
 
-// Relaxed in the whole file unless said otherwise: the owner is the only writer, and what orders changes of owner is said at I-owner.
+// Relaxed in the whole file unless said otherwise: the owner is the only writer, or while it sleeps who takes what it cached (I-recall); what
+// orders changes of owner is said at I-owner.
 impl Record {
     pub(crate) fn hot(&self) -> &HotSlots {
         &self.hot

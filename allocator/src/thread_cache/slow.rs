@@ -41,8 +41,8 @@ pub(crate) enum Refilled {
     OutOfMemory,
 }
 
-// Relaxed in the whole file: the thread that owns the record is the only writer, and readers are warned by `ColdSlot::change`. The hot
-// counters are stored with Release all the same, for readers that see no change going on.
+// Relaxed in the whole file: the thread that owns the record is the only writer (but for what is said at I-recall), and readers are warned by
+// `ColdSlot::begin_change`. The hot counters are stored with Release all the same, for readers that see no change going on.
 
 /// Doubles the depth of a class if the budget allows.
 fn deepen(cold: &ColdSlot, class: SizeClass, household: &impl Household, supply: &Supply) {
