@@ -249,7 +249,7 @@ fn look_around(record: Option<&Record>) -> bool {
     if let Some(record) = record {
         if record.word.load(Ordering::Relaxed) == WORD_TO_COME {
             // The word is there until the thread's end says otherwise (I-word). Not said at birth: a thread whose first allocation is in the last
-            // round of its destructors ends without a word, but hardly after so many slow entries.
+            // round of its destructors ends without a word, but hardly after so many slow entries (fewer, if somebody is called for).
             record.word.store(CURRENT.with(|current| core::ptr::from_ref(current).expose_provenance()), Ordering::Relaxed);
         }
         // Relaxed: the owner's own.

@@ -43,7 +43,7 @@ pub enum Retain {
         /// In how many ticks an excess goes back. At least 1.
         steps: u8,
     },
-    /// All of it, until somebody asks or a limit is near.
+    /// All of it, until somebody asks, a limit is near, or the kernel says that programs wait for memory.
     Keep,
 }
 
