@@ -244,3 +244,124 @@ fn a_contended_flush_loses_nothing() {
     assert_eq!(central.out(), 0);
     assert_eq!(central.span_count(), 0);
 }
+
+/// The pages that hold memory, of those between two addresses.
+fn resident_pages(start: usize, bytes: usize) -> Vec<bool> {
+    let mut pages = vec![0_u8; bytes / os::page_bytes()];
+    // SAFETY: a question about mapped pages, with a place for the answer.
+    assert_eq!(unsafe { libc::mincore(os::pointer(start).cast(), bytes, pages.as_mut_ptr()) }, 0);
+    pages.into_iter().map(|page| page & 1 == 1).collect()
+}
+
+#[test]
+fn pages_without_a_block_that_is_out_are_given_back_and_no_other() {
+    let mut state = 3_u64;
+    let mut random = move |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 33) as usize % below
+    };
+    for class in SizeClass::all().filter(|class| class.shape() != Shape::Whole && class.bytes() >= 64) {
+        let heap = heap();
+        heap.page_heap.set_huge_pages(crate::options::HugePages::Never);
+        // The seed is used up first: its blocks lie in no span.
+        let mut blocks = Vec::new();
+        while heap.centrals[class.index()].span_count() == 0 {
+            blocks.extend(heap.refill(class, 64));
+        }
+        blocks.extend(heap.refill(class, 2 * class.span_blocks() as usize));
+        for block in &blocks {
+            // SAFETY: the test has the block.
+            unsafe { block.write_bytes(7, class.bytes()) };
+        }
+        let mut kept = Vec::new();
+        while kept.len() < 2 {
+            let index = random(blocks.len());
+            if span_of(blocks[index].addr(), class, heap.ground()).is_some() {
+                kept.push(blocks.swap_remove(index));
+            }
+        }
+        heap.flush(class, &blocks);
+        let central = &heap.centrals[class.index()];
+        let mut again = false;
+        for round in 0..3 {
+            let mut released = 0;
+            let pages = heap.page_heap.bytes().mapped / PAGE_BYTES;
+            for page in 0..pages as u32 {
+                let page = PageIndex(page);
+                // SAFETY: pages of steps that are mapped.
+                let record = unsafe { heap.page_heap.table.record(page) };
+                if within::class_of_span(record) == Some(class) {
+                    let (bytes, later) = central.release_within(page, class, false, heap.ground(), |_| {});
+                    released += bytes;
+                    again |= later;
+                }
+            }
+            assert!(round != 0 || released == 0, "what was just freed rests first");
+            assert!(round != 2 || released == 0, "once");
+        }
+        assert!(again, "class {}", class.index());
+        for block in &kept {
+            let head = span_of(block.addr(), class, heap.ground()).expect("they are in spans");
+            let start = heap.page_heap.table.address(head);
+            let resident = resident_pages(start, class.span_bytes());
+            for (index, resident) in resident.into_iter().enumerate() {
+                let page = start + index * os::page_bytes()..start + (index + 1) * os::page_bytes();
+                let holds = kept.iter().any(|kept| kept.addr() < page.end && kept.addr() + class.bytes() > page.start);
+                assert_eq!(resident, holds, "class {}, page {index} of a span with a block that is out", class.index());
+            }
+            // SAFETY: the test has the block.
+            let content = unsafe { core::slice::from_raw_parts(*block, class.bytes()) };
+            assert!(content.iter().all(|byte| *byte == 7), "class {}", class.index());
+        }
+        // All of it can be had again, and goes in the end.
+        let mut all = heap.refill(class, 4 * class.span_blocks() as usize);
+        for block in &all {
+            // SAFETY: the test has the block.
+            unsafe { block.write_bytes(9, class.bytes()) };
+        }
+        assert!(kept.iter().all(|kept| !all.contains(kept)));
+        all.extend(kept);
+        heap.flush(class, &all);
+        assert_eq!(heap.page_heap.all_released_within(), 0, "class {}", class.index());
+        heap.page_heap.check();
+    }
+}
+
+#[test]
+fn a_span_that_cannot_be_purged_stays_as_it_was() {
+    let world = World::new();
+    let _here = world.enter();
+    let heap = heap();
+    let class = class(2048);
+    let blocks = heap.refill(class, class.span_blocks() as usize);
+    heap.flush(class, &blocks[1..]);
+    let head = span_of(blocks[0].addr(), class, heap.ground()).expect("it is in a span");
+    world.plan(Plan::From(world.calls()));
+    let central = &heap.centrals[class.index()];
+    for _ in 0..3 {
+        assert_eq!(central.release_within(head, class, true, heap.ground(), |_| {}).0, 0);
+    }
+    world.plan(Plan::Nothing);
+    assert_eq!(heap.page_heap.all_released_within(), 0);
+    heap.flush(class, &blocks[..1]);
+    assert_eq!(central.span_count(), 0);
+    heap.page_heap.check();
+}
+
+#[test]
+fn at_the_hard_limit_released_pages_stay_released() {
+    let world = World::new();
+    let _here = world.enter();
+    let heap = heap();
+    heap.page_heap.set_huge_pages(crate::options::HugePages::Never);
+    let class = class(2048);
+    let blocks = heap.refill(class, class.span_blocks() as usize);
+    heap.flush(class, &blocks[1..]);
+    let head = span_of(blocks[0].addr(), class, heap.ground()).expect("it is in a span");
+    let (released, _) = heap.centrals[class.index()].release_within(head, class, true, heap.ground(), |_| {});
+    assert!(released > 0);
+    heap.page_heap.marks.set_hard(heap.page_heap.held());
+    assert!(heap.refill(class, 1).is_empty(), "that would be more than may be held");
+    heap.page_heap.marks.set_hard(usize::MAX);
+    assert!(!heap.refill(class, 1).is_empty());
+}

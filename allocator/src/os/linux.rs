@@ -280,6 +280,13 @@ pub(crate) fn at_fork(
 /// Starts a thread that runs `entry` and is nobody's to wait for. It sees no signals: handlers of the program run elsewhere. `false`: there is
 /// no room for one. glibc may allocate here (from its own heap).
 pub(crate) fn spawn(entry: extern "C" fn(*mut c_void) -> *mut c_void) -> bool {
+    // Of a stack only what is touched takes memory. glibc puts thread-local variables there, which may be many: they get the most of it, and if
+    // that is too little, more; where address space is scarce, what such a thread needs with few of them. Asking glibc how many there are
+    // would take the lock of the dynamic loader, which in the child of a fork may be nobody's to give back.
+    [1 << 20, 16 << 20, 256 << 10].into_iter().any(|stack_bytes| spawn_with(entry, stack_bytes))
+}
+
+fn spawn_with(entry: extern "C" fn(*mut c_void) -> *mut c_void, stack_bytes: usize) -> bool {
     let mut all = MaybeUninit::<libc::sigset_t>::uninit();
     let mut before = MaybeUninit::<libc::sigset_t>::uninit();
     let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
@@ -292,7 +299,7 @@ pub(crate) fn spawn(entry: extern "C" fn(*mut c_void) -> *mut c_void) -> bool {
             return false;
         }
         libc::pthread_attr_setdetachstate(attributes.as_mut_ptr(), libc::PTHREAD_CREATE_DETACHED);
-        libc::pthread_attr_setstacksize(attributes.as_mut_ptr(), stack_bytes(attributes.as_ptr()));
+        libc::pthread_attr_setstacksize(attributes.as_mut_ptr(), stack_bytes);
         libc::sigfillset(all.as_mut_ptr());
         libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
         let error = libc::pthread_create(thread.as_mut_ptr(), attributes.as_ptr(), entry, ptr::null_mut());
@@ -308,26 +315,14 @@ pub(crate) fn name_thread(name: &CStr) {
     unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
 }
 
-/// What a thread of ours needs: 128 KiB to work on, and what glibc takes off a stack for thread-local variables, which may be a lot.
-fn stack_bytes(attributes: *const libc::pthread_attr_t) -> usize {
-    const WORK_BYTES: usize = 128 << 10;
-    // SAFETY: a name that ends with a zero byte.
-    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__pthread_get_minstack".as_ptr()) };
-    if found.is_null() {
-        return 2 * WORK_BYTES;
-    }
-    // SAFETY: glibc has had this function, with this signature, since 2.15; the standard library relies on it too.
-    let least = unsafe { core::mem::transmute::<*mut c_void, unsafe extern "C" fn(*const libc::pthread_attr_t) -> usize>(found) };
-    // SAFETY: initialised attributes.
-    (WORK_BYTES + unsafe { least(attributes) }).next_multiple_of(page_bytes())
-}
-
-/// Does the process have a second thread, or has it ever had one? `true` where nobody can say.
+/// Does the process have a second thread? `true` where nobody can say.
 pub(crate) fn has_threads() -> bool {
-    // SAFETY: a name that ends with a zero byte.
-    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__libc_single_threaded".as_ptr()) };
-    // SAFETY: glibc has had this variable, one byte long, since 2.32.
-    found.is_null() || unsafe { found.cast::<u8>().read_volatile() } == 0
+    let mut text = [0; 1024];
+    let Some(text) = read_file(c"/proc/self/stat", &mut text) else { return true };
+    // Behind the name, which may hold anything but ends with the last parenthesis: the 18th of what follows.
+    let behind_name = text.iter().rposition(|&byte| byte == b')').unwrap_or(0);
+    let mut fields = text[behind_name..].split(|&byte| byte == b' ');
+    fields.nth(18) != Some(b"1")
 }
 
 /// Reads the beginning of a file; says how much there was. `None`: it cannot be read.

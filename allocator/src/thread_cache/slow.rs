@@ -545,8 +545,8 @@ pub(crate) fn make_room_stack(
             put_stack(hot, cold, longer, count);
             return true;
         }
-        // The older half lies at the bottom.
-        let away = count.div_ceil(2);
+        // The older half lies at the bottom. With what came from a depot there may be more than there should be.
+        let away = count.div_ceil(2).max(count + 1 - depth);
         let capacity = away.next_power_of_two().max(MAGAZINE_BLOCKS_MIN);
         let Some(mut magazine) = supply.empty_magazine(capacity) else { return false };
         let Some(mut stack) = cold.take_alloc_magazine() else { return false };

@@ -354,3 +354,126 @@ fn a_reader_sees_counts_that_only_grow() {
     });
     check_conservation(heap, |_| 0);
 }
+
+/// A thread that was stopped in the middle of an operation when its cache was taken, and ends that operation later.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stopped {
+    Nowhere,
+    /// It is about to take a block.
+    Popping,
+    /// It is about to leave one.
+    Pushing,
+}
+
+#[test]
+fn a_recalled_cache_loses_nothing_wherever_its_thread_was_stopped() {
+    let mut random = Random(77);
+    for bytes in [8, 64, 1024, 1152, 4096, 32 << 10] {
+        let class = SizeClass::of(bytes, 1).expect("within the table");
+        for (round, stopped) in [Stopped::Nowhere, Stopped::Popping, Stopped::Pushing].into_iter().cycle().take(300).enumerate() {
+            // Takes the heap's mappings along when it ends: there is a new one in every round.
+            let world = World::new();
+            let _here = world.enter();
+            let heap = heap();
+            let thread = Thread::born(heap);
+            let other = Thread::born(heap);
+            let mut live: Vec<usize> = Vec::new();
+            for _ in 0..random.below(600) {
+                if random.below(2) == 0 || live.is_empty() {
+                    live.push(thread.alloc(class).expect("memory is there"));
+                } else {
+                    let index = random.below(live.len());
+                    thread.free(live.swap_remove(index), class);
+                }
+            }
+            let in_hand = if live.is_empty() { None } else { Some(live.swap_remove(0)) };
+            let before = thread.record.counts(class).0;
+            thread.record.recall(&heap.supply);
+            assert!(thread.record.is_empty());
+            let recalled = thread.record.counts(class).0;
+            assert_eq!((recalled.allocations, recalled.frees), (before.allocations, before.frees));
+            assert!(recalled.cached <= 1, "{recalled:?}");
+            // Somebody else gets what was taken, and must not meet what the thread may still take.
+            let mut others: Vec<usize> = (0..random.below(300)).filter_map(|_| other.alloc(class)).collect();
+            // Now the operation ends; the slots are where they were.
+            match (stopped, in_hand) {
+                (Stopped::Popping, _) => {
+                    let popped = match class.shape() {
+                        // SAFETY: the test is this thread, stopped in the middle of this.
+                        Shape::Split => unsafe { thread.record.hot().split(class).pop() }.map(|block| block.addr().get()),
+                        // SAFETY: as above.
+                        _ => unsafe { thread.record.hot().stack(class).pop() }.map(|taken| taken.block.addr().get()),
+                    };
+                    live.extend(popped);
+                    live.extend(in_hand);
+                }
+                (Stopped::Pushing, Some(block)) => {
+                    let pushed = match class.shape() {
+                        // SAFETY: as above, and the test has the block.
+                        Shape::Split => unsafe { thread.record.hot().split(class).push(os::block(block)) },
+                        // SAFETY: as above.
+                        _ => unsafe { thread.record.hot().stack(class).push(os::block(block)) },
+                    };
+                    if !pushed {
+                        live.push(block);
+                    }
+                }
+                _ => live.extend(in_hand),
+            }
+            thread.record.settle(&heap.supply);
+            others.extend((0..random.below(300)).filter_map(|_| thread.alloc(class)));
+            let mut all: Vec<usize> = live.iter().chain(&others).copied().collect();
+            all.sort_unstable();
+            assert!(all.windows(2).all(|pair| pair[0] + class.bytes() <= pair[1]), "two owners in round {round}, {stopped:?}, {bytes} B");
+            check_conservation(heap, |of| if of == class { all.len() as u64 } else { 0 });
+            for address in all {
+                thread.free(address, class);
+            }
+            check_conservation(heap, |_| 0);
+        }
+    }
+}
+
+#[test]
+fn caches_are_taken_again_and_again() {
+    let heap = heap();
+    let thread = Thread::born(heap);
+    let mut random = Random(5);
+    walk(&thread, 3, 60_000, |_| {
+        if random.below(400) == 0 {
+            let counts = || SizeClass::all().map(|class| thread.record.counts(class).0).map(|its| (its.allocations, its.frees)).collect::<Vec<_>>();
+            let before = counts();
+            thread.record.recall(&heap.supply);
+            assert_eq!(counts(), before);
+            thread.record.settle(&heap.supply);
+            assert_eq!(counts(), before);
+        }
+    });
+}
+
+#[test]
+fn what_a_thread_did_not_use_for_a_while_goes() {
+    let heap = heap();
+    let thread = Thread::born(heap);
+    let (used, idle) = (SizeClass::of(64, 1).expect("within the table"), SizeClass::of(640, 1).expect("within the table"));
+    let churn = |class| {
+        let blocks: Vec<usize> = (0..500).map(|_| thread.alloc(class).expect("memory is there")).collect();
+        blocks.into_iter().for_each(|block| thread.free(block, class));
+    };
+    churn(idle);
+    for _ in 0..600 {
+        thread.record.next_entry();
+    }
+    assert!(thread.record.shed_is_due(1).is_none(), "not yet");
+    let before = thread.record.shed_is_due(100).expect("it is time");
+    assert_eq!(before, 0);
+    let before = thread.record.entry();
+    for _ in 0..20 {
+        thread.record.next_entry();
+        churn(used);
+    }
+    thread.record.shed_idle(before, &heap.supply);
+    assert_eq!(thread.record.counts(idle).0.cached, 0);
+    assert!(thread.record.counts(used).0.cached > 0);
+    check_conservation(heap, |_| 0);
+}
