@@ -108,8 +108,6 @@ struct Heap {
     reap_at: AtomicU32,
     /// While a fork is under way: what stands in [`CURRENT`] of the thread that forks otherwise.
     forking: AtomicPtr<HotSlots>,
-    /// The kernel's number of that thread: in the child it has another one.
-    forking_thread: AtomicU32,
     /// Forks that signal handlers made in the middle of that.
     forks_within: AtomicU32,
     /// The options in force, from when it has started on. Held while hooks are set.
@@ -133,7 +131,6 @@ static HEAP: Heap = Heap {
     exit_key: AtomicU32::new(0),
     reap_at: AtomicU32::new(0),
     forking: AtomicPtr::new(core::ptr::null_mut()),
-    forking_thread: AtomicU32::new(0),
     forks_within: AtomicU32::new(0),
     options: Lock::new(Rank::Start, MaybeUninit::zeroed()),
     supply: Supply::new(),
@@ -165,7 +162,8 @@ fn slow_path<R>(options: &Options, work: impl FnOnce(Option<&'static Record>) ->
         after = record.map_or(before, |record| core::ptr::from_ref(record.hot()));
         record
     } else if before == AWAY {
-        let record = own_record();
+        // Only threads that have one with them are ever sent away.
+        let record = own_record().unwrap_or_else(|| broken("a thread without a record had its cache taken"));
         after = core::ptr::from_ref(record.hot());
         Some(record)
     } else {
@@ -182,7 +180,7 @@ fn slow_path<R>(options: &Options, work: impl FnOnce(Option<&'static Record>) ->
     }
     let result = work(record);
     let is_time = record.is_none_or(|record| record.next_entry().is_multiple_of(ENTRIES_PER_LOOK));
-    let attention = (is_time || HEAP.supply.page_heap.marks.has_calls()) && look_around(record);
+    let attention = (is_time || HEAP.supply.page_heap.marks.has_calls()) && look_around(record, is_time);
     core::mem::forget(no_way_out);
     set_current(after);
     if attention {
@@ -192,13 +190,13 @@ fn slow_path<R>(options: &Options, work: impl FnOnce(Option<&'static Record>) ->
     Some(result)
 }
 
-/// The record of the calling thread, whose word does not say which.
-#[cold]
-fn own_record() -> &'static Record {
-    let me = os::thread_id();
-    // Relaxed: what the thread wrote itself. By number: the token of a thread that ended unnoticed may be ours by now.
-    let is_mine = |record: &&Record| record.life() == Life::Active && record.thread.load(Ordering::Relaxed) == me;
-    HEAP.registry.records().find(is_mine).unwrap_or_else(|| broken("a thread without a record had its cache taken"))
+/// The record of the calling thread, whose word does not say which: it was left with the thread when that was born, and stays with it in the
+/// child of a fork.
+fn own_record() -> Option<&'static Record> {
+    // Relaxed: written before the heap counted as started.
+    let key = HEAP.exit_key.load(Ordering::Relaxed).checked_sub(1)?;
+    // SAFETY: null, or what `born` set: a record, which is there for good.
+    unsafe { os::exit_value(key).cast::<Record>().as_ref() }
 }
 
 /// Dropped only when one of our own assertions unwinds: an allocator must not, and the rooms may be half changed.
@@ -222,7 +220,7 @@ const ENTRIES_PER_LOOK: u32 = 16;
 /// outside of any slow path.
 #[cold]
 #[inline(never)]
-fn look_around(record: Option<&Record>) -> bool {
+fn look_around(record: Option<&Record>, is_time: bool) -> bool {
     let (scavenger, marks) = (&HEAP.scavenger, &HEAP.supply.page_heap.marks);
     let now_ns = os::now_ns();
     if marks.answer(Call::Assist) {
@@ -237,7 +235,7 @@ fn look_around(record: Option<&Record>) -> bool {
         if ticked {
             HEAP.guard.look(now_ns, &HEAP.supply.page_heap);
         }
-        HEAP.background.look(free_bytes(), now_ns);
+        HEAP.background.look(if scavenger.retain() == Retain::Keep { 0 } else { free_bytes() }, now_ns);
         if urged || ticked || scavenger.has_more(now_ns) {
             let slice_ns = if urged { ASSIST_SLICE_NS } else { RELEASE_SLICE_NS };
             let _ = scavenger.work(slice_ns, house());
@@ -247,7 +245,7 @@ fn look_around(record: Option<&Record>) -> bool {
         }
     }
     if let Some(record) = record {
-        if record.word.load(Ordering::Relaxed) == WORD_TO_COME {
+        if is_time && record.word.load(Ordering::Relaxed) == WORD_TO_COME {
             // The word is there until the thread's end says otherwise (I-word). Not said at birth: a thread whose first allocation is in the last
             // round of its destructors ends without a word, but hardly after so many slow entries (fewer, if somebody is called for).
             record.word.store(CURRENT.with(|current| core::ptr::from_ref(current).expose_provenance()), Ordering::Relaxed);
@@ -323,7 +321,7 @@ fn attend() {
         return;
     }
     let now_ns = os::now_ns();
-    background.look(free_bytes(), now_ns);
+    background.look(if HEAP.scavenger.retain() == Retain::Keep { 0 } else { free_bytes() }, now_ns);
     if background.is_wanted() {
         page_heap.counters.count(Event::BackgroundStart);
         if background.start(now_ns, background_thread) {
@@ -921,8 +919,6 @@ pub(crate) fn sample_after(class: SizeClass, allocations: u32) -> bool {
 /// its parent was, if that had one thread; if there were more, it must not allocate, which POSIX says anyway.
 unsafe extern "C" fn before_fork() {
     let before = current_word();
-    // Relaxed: the child has no other thread.
-    HEAP.forking_thread.store(os::thread_id(), Ordering::Relaxed);
     if before == FORKING {
         // A handler forks within a fork. Relaxed, here and in `finish_fork`: who has all the locks is alone.
         HEAP.forks_within.store(HEAP.forks_within.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
@@ -973,6 +969,7 @@ unsafe extern "C" fn after_fork_in_child() {
     leave_others_behind();
     HEAP.guard.after_fork_in_child();
     HEAP.background.after_fork_in_child();
+    HEAP.supply.page_heap.after_fork_in_child();
     finish_fork(|| {
         set_free_mark();
         HEAP.registry.rebuild_pool(|record| record.life() == Life::Pooled);
@@ -982,10 +979,10 @@ unsafe extern "C" fn after_fork_in_child() {
 
 /// Takes no lock.
 fn leave_others_behind() {
-    let me = HEAP.forking_thread.load(Ordering::Relaxed);
+    let mine = own_record();
     for record in HEAP.registry.records() {
         // Relaxed, here and below: this is the only thread.
-        if record.life() == Life::Active && record.thread.load(Ordering::Relaxed) == me {
+        if record.life() == Life::Active && mine.is_some_and(|mine| core::ptr::eq(mine, record)) {
             record.thread.store(os::thread_id(), Ordering::Relaxed);
         } else if record.life() == Life::Active || (record.life() == Life::Pooled && record.is_being_changed()) {
             orphan(record);

@@ -56,9 +56,10 @@ impl Retention {
             Retain::Peak { .. } => {}
         }
         let peak = self.peaks.iter().copied().max().unwrap_or(0);
-        let keep = peak + peak / 100 * usize::from(percent) + RETAIN_ALWAYS_BYTES;
+        let keep = peak + peak / 100 * usize::from(percent);
         let excess = (demand.in_use + demand.free).saturating_sub(keep).min(demand.free);
-        if excess == 0 {
+        // Little is not worth beginning for; but what has begun goes on to the end.
+        if excess == 0 || (self.part == 0 && excess <= RETAIN_ALWAYS_BYTES) {
             self.part = 0;
             return 0;
         }
@@ -148,7 +149,7 @@ mod tests {
         assert_eq!(run(&mut retention, &mut now, 2, 0, retain, |_| 100 * MIB).0, 0);
         assert_eq!(run(&mut retention, &mut now, 4, 90 * MIB, retain, |_| 10 * MIB).0, 90 * MIB, "it may come back");
         let rest = run(&mut retention, &mut now, 3, 90 * MIB, retain, |_| 10 * MIB).0;
-        assert!(rest <= MIB + RETAIN_ALWAYS_BYTES, "{rest} bytes are left");
+        assert!(rest <= MIB, "{rest} bytes are left");
     }
 
     #[test]
@@ -179,7 +180,8 @@ mod tests {
         let (mut retention, mut now) = (Retention::new(), 0);
         run(&mut retention, &mut now, 1, 0, Retain::DEFAULT, |_| 1000 * MIB);
         let free = run(&mut retention, &mut now, 12, 1000 * MIB, Retain::DEFAULT, |_| 0).0;
-        assert!(free <= RETAIN_ALWAYS_BYTES, "{free}");
+        assert_eq!(free, 0);
+        let free = RETAIN_ALWAYS_BYTES;
         assert_eq!(run(&mut retention, &mut now, 12, free, Retain::DEFAULT, |_| 0).0, free);
     }
 
@@ -192,7 +194,7 @@ mod tests {
         let early = Retain::Peak { percent: 50, window_ms: 1000, steps: 1 };
         run(&mut retention, &mut now, 1, 0, early, |_| 100 * MIB);
         let free = run(&mut retention, &mut now, 2, 100 * MIB, early, |_| 20 * MIB).0;
-        assert_eq!(free, 20 * MIB / 100 * 50 + RETAIN_ALWAYS_BYTES);
+        assert_eq!(free, 20 * MIB / 100 * 50);
     }
 
     #[test]
@@ -212,7 +214,7 @@ mod tests {
             let mut retention = Retention::new();
             let mut free = 800 * MIB;
             let mut now = 1;
-            while free > RETAIN_ALWAYS_BYTES {
+            while free > 0 {
                 let part = retention.tick(now, demand(0, free), retain);
                 assert!(part <= (800 * MIB).div_ceil(usize::from(steps)));
                 assert!(part > 0);

@@ -270,7 +270,10 @@ impl Scavenger {
         if more {
             return Slice::More;
         }
-        self.is_urgent.store(false, Ordering::Relaxed);
+        // Only what this slice knew of is done.
+        if is_urgent {
+            self.is_urgent.store(false, Ordering::Relaxed);
+        }
         self.owed.store(0, Ordering::Relaxed);
         if work.calm_ticks >= CALM_TICKS { Slice::Calm } else { Slice::Done }
     }

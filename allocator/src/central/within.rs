@@ -12,7 +12,7 @@ use crate::atomic::Ordering;
 use crate::os;
 use crate::size_class::{Shape, SizeClass};
 use crate::span::bitmap::Bitmap;
-use crate::span::record::{Kind, PageRecord};
+use crate::span::record::PageRecord;
 use crate::units::{PAGE_BYTES, PageIndex};
 
 /// In [`PageRecord::list`]: on no list, whatever is free, because somebody is at work on the span.
@@ -43,8 +43,12 @@ fn state_of(record: &PageRecord) -> u8 {
 
 /// Which class's span begins at this page, if one does that could be of interest. A look without the lock: asked again with it.
 pub(crate) fn class_of_span(record: &PageRecord) -> Option<SizeClass> {
-    let begins = record.kind() == Kind::Blocks && record.back() == 0;
-    begins.then(|| record.class()).filter(|class| class.shape() != Shape::Whole)
+    record.class_of_span().filter(|class| class.shape() != Shape::Whole && is_in_kernel_pages(*class))
+}
+
+/// Do spans of this class consist of whole kernel pages, wherever they begin? Not where those are larger than ours.
+fn is_in_kernel_pages(class: SizeClass) -> bool {
+    PAGE_BYTES.is_multiple_of(os::page_bytes()) && class.span_bytes().is_multiple_of(os::page_bytes())
 }
 
 /// Looks at a span under the lock of its class. `at_once`: never mind whether it rests.

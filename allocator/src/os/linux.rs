@@ -267,6 +267,12 @@ pub(crate) fn set_exit_value(key: u32, value: *const c_void) -> bool {
     unsafe { libc::pthread_setspecific(key, value) == 0 }
 }
 
+/// The calling thread's value, or null.
+pub(crate) fn exit_value(key: u32) -> *mut c_void {
+    // SAFETY: `key` came from `exit_key`.
+    unsafe { libc::pthread_getspecific(key) }
+}
+
 /// Runs these around every `fork` from now on.
 pub(crate) fn at_fork(
     prepare: unsafe extern "C" fn(),

@@ -1063,6 +1063,11 @@ impl PageHeap {
         self.huge.before_fork();
     }
 
+    /// In the child of a fork nobody is about to hold anything.
+    pub(crate) fn after_fork_in_child(&self) {
+        self.coming.store(0, Ordering::Relaxed);
+    }
+
     /// Gives them back, on both sides.
     pub(crate) fn after_fork(&self) {
         self.huge.after_fork();

@@ -104,9 +104,10 @@ impl PageRecord {
         SizeClass::from_index(usize::from(self.identity.load(Ordering::Relaxed).to_le_bytes()[1]))
     }
 
-    /// In spans of many blocks: the pages between this one and the first.
-    pub(crate) fn back(&self) -> u32 {
-        u32::from(self.identity.load(Ordering::Relaxed).to_le_bytes()[2])
+    /// If this is the first page of a span of many blocks: their class. One look, for who has no lock.
+    pub(crate) fn class_of_span(&self) -> Option<SizeClass> {
+        let [kind, class, back, _] = self.identity.load(Ordering::Relaxed).to_le_bytes();
+        (kind == Kind::Blocks as u8 && back == 0).then(|| SizeClass::from_index(usize::from(class)))
     }
 
     #[inline]

@@ -302,7 +302,8 @@ fn every_call_may_fail_at_every_place() {
             let world = World::new();
             let _here = world.enter();
             script(&world, plan);
-            assert!(world.failed() > 0);
+            // Which shard of a depot is the nearest depends on the processor, so that now and then there are fewer calls than the first time.
+            assert!(world.failed() > 0 || world.calls() <= at, "{plan:?}");
         }
     }
 }
