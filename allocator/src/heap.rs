@@ -440,7 +440,7 @@ extern "C" fn background_thread(_: *mut c_void) -> *mut c_void {
             Slice::More => background.sleep(rings, RELEASE_GAP_NS),
             Slice::Done => background.sleep(rings, scavenger.ns_to_tick(os::now_ns()).max(RELEASE_GAP_NS)),
             // Caches that may fall asleep, limits that others come near to: those need a look now and then.
-            Slice::Calm if HEAP.guard.must_look() || scavenger.has_caches(house()) => background.sleep(rings, CALM_TICK_NS),
+            Slice::Calm if HEAP.guard.must_look() || Scavenger::has_caches(house()) => background.sleep(rings, CALM_TICK_NS),
             Slice::Calm if !is_marked => {
                 // From here on whoever frees anything rings. What became free before is seen by one more tick.
                 is_marked = true;

@@ -333,7 +333,9 @@ mod tests {
                     assert!(into[..count].iter().all(|pause| pause.ended_ns == pause.took_ns && pause.bytes == pause.took_ns));
                 }
             });
-            writers.into_iter().for_each(|writer| writer.join().expect("the writer does not panic"));
+            for writer in writers {
+                writer.join().expect("the writer does not panic");
+            }
             enough.store(true, Ordering::Relaxed);
         });
     }

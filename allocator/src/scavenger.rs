@@ -170,7 +170,7 @@ impl Scavenger {
     }
 
     /// Does some living thread cache anything that could be taken if it slept?
-    pub(crate) fn has_caches(&self, house: House<'_>) -> bool {
+    pub(crate) fn has_caches(house: House<'_>) -> bool {
         house.registry.records().any(|record| record.life() == Life::Active && !record.is_empty())
     }
 
@@ -222,7 +222,7 @@ impl Scavenger {
         let retain = self.retain();
         let mut bytes = work.retention.tick(now_ns, demand, retain);
         let near = page_heap.marks.is_near(page_heap.held());
-        if near || self.is_under_pressure(work, now_ns, demand.free) {
+        if near || Self::is_under_pressure(work, now_ns, demand.free) {
             bytes = usize::MAX;
             self.is_urgent.store(true, Ordering::Relaxed);
             if near {
@@ -238,7 +238,7 @@ impl Scavenger {
     }
 
     /// Does the kernel say that programs wait for memory? Asked once a second, and only where there is something to give.
-    fn is_under_pressure(&self, work: &mut Work, now_ns: u64, free: usize) -> bool {
+    fn is_under_pressure(work: &mut Work, now_ns: u64, free: usize) -> bool {
         if free <= RETAIN_ALWAYS_BYTES || now_ns.saturating_sub(work.asked_ns) < SURROUNDINGS_NS {
             return false;
         }
@@ -335,7 +335,7 @@ impl Scavenger {
             // Pages that became free since the last tick are left alone: they may be wanted again at once.
             Rested { until: tick.wrapping_sub(1), broken_until: tick.wrapping_sub(BREAK_UP_TICKS) }
         };
-        match self.release_some(rested, supply).or_else(|()| supply.release_within_spans(&mut work.within)) {
+        match Self::release_some(rested, supply).or_else(|()| supply.release_within_spans(&mut work.within)) {
             Ok(bytes) => {
                 self.owed.store(owed.saturating_sub(bytes), Ordering::Relaxed);
                 true
@@ -345,7 +345,7 @@ impl Scavenger {
     }
 
     /// One call that gives memory back, and remembers how long it took.
-    fn release_some(&self, rested: Rested, supply: &Supply) -> Result<usize, ()> {
+    fn release_some(rested: Rested, supply: &Supply) -> Result<usize, ()> {
         let began_ns = os::now_ns();
         let released = supply.page_heap.release_some(rested, os::address_space_is_limited())?;
         let now_ns = os::now_ns();
@@ -372,7 +372,7 @@ impl Scavenger {
     pub(crate) fn drop_now(&self, supply: &Supply) {
         let page_heap = &supply.page_heap;
         while page_heap.free() > RETAIN_ALWAYS_BYTES.max(page_heap.in_use() / 10) {
-            if self.release_some(Rested::any(self.now()), supply).is_err() {
+            if Self::release_some(Rested::any(self.now()), supply).is_err() {
                 break;
             }
         }

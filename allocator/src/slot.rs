@@ -422,7 +422,9 @@ impl ColdSlot {
         let going = hidden + open.saturating_sub(1);
         if going > 0 {
             // SAFETY: hidden entries lie below the end, open ones above; the top one is left alone.
-            each(unsafe { core::slice::from_raw_parts(alloc_end.sub(hidden), going) });
+            let first = unsafe { alloc_end.sub(hidden) };
+            // SAFETY: as above.
+            each(unsafe { core::slice::from_raw_parts(first, going) });
         }
         let room = entries_between(free_end, free_top);
         let freed = usize::from(self.free_capacity.load(Ordering::Relaxed)).saturating_sub(room);
@@ -442,7 +444,9 @@ impl ColdSlot {
         let top = hot.alloc_top.load(Ordering::Relaxed);
         let has_kept = !popped && top != hot.alloc_end.0.get();
         // SAFETY: above the end there are entries, and the top one was not handed out.
-        let kept = if has_kept { NonNull::new(unsafe { top.sub(1).read() }) } else { None };
+        let kept = if has_kept { unsafe { top.sub(1) } } else { core::ptr::null_mut() };
+        // SAFETY: null or such an entry.
+        let kept = unsafe { kept.as_ref() }.and_then(|&block| NonNull::new(block));
         // SAFETY: what was freed last lies at the top.
         let freed = if pushed { NonNull::new(unsafe { hot.free_top.load(Ordering::Relaxed).read() }) } else { None };
         change(self);
@@ -475,7 +479,9 @@ impl ColdSlot {
         let pushed = now + usize::from(popped) > before;
         let base = hot.base.load(Ordering::Relaxed);
         // SAFETY: entries below the count exist.
-        let entry = |index: usize| StackBlock::from_entry(unsafe { base.add(index).read() }).block;
+        let place = |index: usize| unsafe { base.add(index) };
+        // SAFETY: as above.
+        let entry = |index: usize| StackBlock::from_entry(unsafe { place(index).read() }).block;
         let kept = (!popped && before > 0).then(|| entry(before - 1));
         let freed = pushed.then(|| entry(now - 1));
         self.hidden.store(0, Ordering::Relaxed);

@@ -55,7 +55,7 @@ fn is_in_kernel_pages(class: SizeClass) -> bool {
 pub(crate) fn look(record: &PageRecord, class: SizeClass, bitmap: Bitmap<'_>, at_once: bool) -> Look {
     let (seen, state) = (record.seen.load(Ordering::Relaxed), state_of(record));
     let pages = class.span_bytes() / os::page_bytes();
-    if record.list.load(Ordering::Relaxed) == CLAIMED || pages < 2 || pages > PAGES_MAX || seen == state | DONE {
+    if record.list.load(Ordering::Relaxed) == CLAIMED || !(2..=PAGES_MAX).contains(&pages) || seen == state | DONE {
         return Look::Leave;
     }
     // A page's worth of blocks must be free for one to be all free.

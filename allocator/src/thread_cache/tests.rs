@@ -459,7 +459,9 @@ fn what_a_thread_did_not_use_for_a_while_goes() {
     let (used, idle) = (SizeClass::of(64, 1).expect("within the table"), SizeClass::of(640, 1).expect("within the table"));
     let churn = |class| {
         let blocks: Vec<usize> = (0..500).map(|_| thread.alloc(class).expect("memory is there")).collect();
-        blocks.into_iter().for_each(|block| thread.free(block, class));
+        for block in blocks {
+            thread.free(block, class);
+        }
     };
     churn(idle);
     for _ in 0..600 {
