@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bytesize::ByteSize;
-use freestone::{ClassSnapshot, Snapshot};
+use freestone::{ClassSnapshot, PauseKind, Snapshot};
 
 use crate::Reading;
 
@@ -19,6 +19,7 @@ impl fmt::Display for Reading {
         }
         ledger(f, heap)?;
         traffic(f, heap)?;
+        giving_back(f, heap)?;
         classes(f, heap)
     }
 }
@@ -57,6 +58,45 @@ fn traffic(f: &mut fmt::Formatter<'_>, heap: &Snapshot) -> fmt::Result {
     writeln!(f, "  {} spans born, {} ended", events.span_births, events.span_deaths)?;
     writeln!(f, "  {} OS calls, {} refused", events.os_calls(), events.refusals)?;
     writeln!(f, "  {} thread records, {} of them waiting for a thread", heap.thread_records, heap.thread_records_pooled)
+}
+
+/// What went back to the system and how long that took, and what the limits did.
+fn giving_back(f: &mut fmt::Formatter<'_>, heap: &Snapshot) -> fmt::Result {
+    let by = if heap.background_thread { "by a thread of its own" } else { "by slow paths" };
+    let all = [PauseKind::Release, PauseKind::Assist, PauseKind::ReleaseAll].map(|kind| heap.pauses[kind as usize].bytes);
+    writeln!(f, "  {} given back, {by}; {} caches of sleeping threads taken", ByteSize(all.iter().sum()), heap.events.recalls)?;
+    for kind in PauseKind::ALL {
+        let pauses = heap.pauses[kind as usize];
+        if pauses.count > 0 {
+            let [p50, p99, max] = [pauses.p50_ns, pauses.p99_ns, pauses.max_ns].map(|ns| ns as f64 / 1e6);
+            let what = match kind {
+                PauseKind::Depot => "waits for depots",
+                PauseKind::Central => "stays in central",
+                PauseKind::PageHeap => "growths",
+                PauseKind::System => "system calls",
+                PauseKind::Release => "releases",
+                PauseKind::Assist => "assists",
+                PauseKind::ReleaseAll => "releases of everything",
+                _ => "others",
+            };
+            writeln!(f, "  {} {what} of note: P50 {p50:.3} ms, P99 {p99:.3} ms, longest {max:.3} ms", pauses.count)?;
+        }
+    }
+    let limits = heap.limits;
+    for (what, limit) in [("memory limit", limits.memory_limit), ("hard limit", limits.hard_limit)] {
+        if let Some(limit) = limit {
+            writeln!(f, "  {what} {}, of which the heap holds {}", ByteSize(limit as u64), ByteSize(limits.held as u64))?;
+        }
+    }
+    if limits.assists + limits.exceeded + limits.fuse_trips > 0 {
+        let sticky = if limits.fuse_sticky { ", often" } else { "" };
+        writeln!(
+            f,
+            "  {} assists, over the limit {} times, fuse tripped {} times{sticky}",
+            limits.assists, limits.exceeded, limits.fuse_trips
+        )?;
+    }
+    Ok(())
 }
 
 /// The size classes that hold the most.
