@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::{self, ScopedJoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 mod block;
 pub mod oracle;
@@ -148,6 +148,31 @@ pub fn run(command: &mut Command) -> Ending {
     drop(ended);
     watchdog.join().expect("the watchdog does not panic");
     output.into()
+}
+
+/// Waits for a state, however long that takes, up to a time that no machine needs. Says whether it came; allocates nothing.
+///
+/// The state is the claim, not the time.
+#[must_use]
+pub fn comes_true(patience: Duration, mut state: impl FnMut() -> bool) -> bool {
+    let begun = Instant::now();
+    while !state() {
+        if begun.elapsed() > patience {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    true
+}
+
+/// How many threads the process has.
+///
+/// # Panics
+///
+/// When the kernel does not tell.
+#[must_use]
+pub fn thread_count() -> usize {
+    std::fs::read_dir("/proc/self/task").expect("the kernel tells").count()
 }
 
 /// What the kernel says is resident and not backed by a file, in bytes. Allocates nothing.

@@ -30,4 +30,11 @@ impl Random {
         let bits = self.below(high.ilog2() as usize - low.ilog2() as usize + 1) + low.ilog2() as usize;
         ((1 << bits) + self.below(1 << bits)).clamp(low, high)
     }
+
+    /// Brings things into a random order.
+    pub fn shuffle<T>(&mut self, things: &mut [T]) {
+        for nth in (1..things.len()).rev() {
+            things.swap(nth, self.below(nth + 1));
+        }
+    }
 }

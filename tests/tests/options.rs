@@ -97,6 +97,139 @@ fn what_nobody_understands_is_one_line() {
     }
 }
 
+/// What holds when nobody chooses, one line per option.
+const DEFAULTS: [&str; 7] = [
+    "check Sampled",
+    "huge_pages Auto",
+    "retain Peak { percent: 10, window_ms: 5000, steps: 8 }",
+    "background Auto",
+    "memory_limit None",
+    "hard_limit None",
+    "fuse Off",
+];
+
+fn lines(text: &str) -> Vec<&str> {
+    text.lines().collect()
+}
+
+/// [`DEFAULTS`], but for some.
+fn defaults_but<'a>(changed: &[&'a str]) -> Vec<&'a str> {
+    let key = |line: &'a str| line.split(' ').next();
+    DEFAULTS.iter().map(|&line| changed.iter().copied().find(|&other| key(other) == key(line)).unwrap_or(line)).collect()
+}
+
+#[test]
+fn every_option_is_read_back() {
+    let program = program();
+    let ending = with(&program, "", "default", "configuration");
+    assert_eq!((lines(&ending.out), ending.err.as_str()), (DEFAULTS.to_vec(), ""));
+    for (environment, changed) in [
+        ("check:exchange", "check Exchange"),
+        ("check:sampled", "check Sampled"),
+        ("huge_pages:never", "huge_pages Never"),
+        ("huge_pages:always", "huge_pages Always"),
+        ("huge_pages:auto", "huge_pages Auto"),
+        ("retain:off", "retain Off"),
+        ("retain:keep", "retain Keep"),
+        ("retain:keep,retain:default", "retain Peak { percent: 10, window_ms: 5000, steps: 8 }"),
+        ("retain:25%", "retain Peak { percent: 25, window_ms: 5000, steps: 8 }"),
+        ("background:on", "background On"),
+        ("background:off", "background Off"),
+        ("background:auto", "background Auto"),
+        ("memory_limit:2GiB", "memory_limit Bytes(2147483648)"),
+        ("memory_limit:90%", "memory_limit Percent(90)"),
+        ("memory_limit:1GiB,memory_limit:none", "memory_limit None"),
+        ("hard_limit:3000 MiB", "hard_limit Bytes(3145728000)"),
+        ("hard_limit:100%", "hard_limit Percent(100)"),
+        ("fuse:exit", "fuse Exit"),
+        ("fuse:off", "fuse Off"),
+    ] {
+        let ending = with(&program, environment, "default", "configuration");
+        assert_eq!((lines(&ending.out), ending.err.as_str()), (defaults_but(&[changed]), ""), "{environment}");
+    }
+}
+
+#[test]
+fn every_option_of_the_builder_and_of_run_time_is_read_back() {
+    let program = program();
+    let full = [
+        "check Exchange",
+        "huge_pages Never",
+        "retain Peak { percent: 20, window_ms: 700, steps: 3 }",
+        "background Off",
+        "memory_limit Bytes(3221225472)",
+        "hard_limit Percent(70)",
+        "fuse Exit",
+    ];
+    let ending = with(&program, "", "full", "configuration");
+    assert_eq!((lines(&ending.out), ending.err.as_str()), (full.to_vec(), ""));
+    let all_else = "check:sampled,huge_pages:auto,retain:default,background:auto,memory_limit:none,hard_limit:none,fuse:off";
+    let ending = with(&program, all_else, "full", "configuration");
+    assert_eq!((lines(&ending.out), ending.err.as_str()), (DEFAULTS.to_vec(), ""), "the environment wins, everywhere");
+    let changed = defaults_but(&[
+        "huge_pages Always",
+        "retain Peak { percent: 30, window_ms: 900, steps: 5 }",
+        "background On",
+        "memory_limit Bytes(5368709120)",
+        "hard_limit Bytes(7516192768)",
+        "fuse Exit",
+    ]);
+    for environment in ["", "retain:keep,background:off,hard_limit:9GiB"] {
+        let ending = with(&program, environment, "default", "at_run_time");
+        let mut expected = changed.clone();
+        expected.push("limits Some(5368709120) Some(7516192768)");
+        assert_eq!((lines(&ending.out), ending.err.as_str()), (expected, ""), "{environment}");
+    }
+}
+
+#[test]
+fn what_no_option_understands_leaves_its_default() {
+    let program = program();
+    for (key, values) in [
+        ("check", &["", "on", "Exchange"][..]),
+        ("huge_pages", &["", "on", "AUTO", "2MiB"]),
+        ("retain", &["", "10", "1001%", "-1%", "peak", "%"]),
+        ("background", &["", "yes", "1", "ON"]),
+        ("memory_limit", &["", "0", "2GB", "101%", "-1GiB", "1.5GiB", "99999999999999999999", "lots"]),
+        ("hard_limit", &["", "0%", "0GiB", "2gib", "GiB", "18446744073709551615TiB"]),
+        ("fuse", &["", "on", "137", "exit now"]),
+    ] {
+        for value in values {
+            let ending = with(&program, format!("{key}:{value}"), "default", "configuration");
+            assert_eq!((ending.code, lines(&ending.out)), (Some(0), DEFAULTS.to_vec()), "{key}:{value}");
+            assert_eq!(ending.err, format!("freestone: FREESTONE: option '{key}' has no value '{value}'; ignored\n"));
+            // A value that the builder chose is kept as well.
+            let built = with(&program, format!("{key}:{value}"), "full", "configuration");
+            assert_eq!(built.out, with(&program, "", "full", "configuration").out, "{key}:{value}");
+        }
+    }
+}
+
+#[test]
+fn the_memory_limit_has_a_variable_of_its_own() {
+    let program = program();
+    let read_back = |limit: &str, environment: &str| {
+        let mut command = Command::new(&program);
+        command.args(["default", "configuration"]).env("FREESTONE", environment).env("FREESTONE_MEMORY_LIMIT", limit);
+        run(&mut command)
+    };
+    for (limit, environment, changed) in [
+        ("2GiB", "", "memory_limit Bytes(2147483648)"),
+        (" 80% ", "", "memory_limit Percent(80)"),
+        ("2GiB", "memory_limit:1GiB", "memory_limit Bytes(2147483648)"),
+        ("none", "memory_limit:1GiB", "memory_limit None"),
+    ] {
+        let ending = read_back(limit, environment);
+        assert_eq!((lines(&ending.out), ending.err.as_str()), (defaults_but(&[changed]), ""), "{limit}, {environment}");
+    }
+    for limit in ["", "2GB", "0", "101%", "a lot"] {
+        let ending = read_back(limit, "memory_limit:1GiB");
+        assert_eq!((ending.code, lines(&ending.out)), (Some(0), defaults_but(&["memory_limit Bytes(1073741824)"])), "{limit:?}");
+        let complaint = format!("freestone: FREESTONE_MEMORY_LIMIT: option 'memory_limit' has no value '{limit}'; ignored\n");
+        assert_eq!(ending.err, complaint);
+    }
+}
+
 #[test]
 fn any_bytes_are_survived() {
     let long_key = "k".repeat(100_000);

@@ -1,16 +1,25 @@
 //! Shows which options are in force, by what they do. `tests/options.rs` runs it. Arguments:
 //!
-//! 1. which handle makes the first allocation: `default`, or `built` with options of its own;
+//! 1. which handle makes the first allocation: `default`, `built` with options of its own, or `full`, which chooses every option;
 //! 2. what to show: `huge_pages` prints what the kernel was told about the heap (`hg`, `nh` or nothing); `check` frees twice and prints how far
-//!    the program came.
+//!    the program came; `configuration` prints every option as the allocator reads it back; `at_run_time` the same, after all that can be
+//!    changed was.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::hint::black_box;
 
-use freestone::{Check, Freestone, HugePages};
+use freestone::{Background, Check, Freestone, Fuse, HugePages, Limit, Retain, control};
 
 static DEFAULT: Freestone = Freestone::new();
 static BUILT: Freestone = Freestone::new().check(Check::Exchange).huge_pages(HugePages::Always);
+static FULL: Freestone = Freestone::new()
+    .check(Check::Exchange)
+    .huge_pages(HugePages::Never)
+    .retain(Retain::Peak { percent: 20, window_ms: 700, steps: 3 })
+    .background(Background::Off)
+    .memory_limit(Limit::Bytes(3 << 30))
+    .hard_limit(Limit::Percent(70))
+    .fuse(Fuse::Exit);
 
 /// Whoever makes the first allocation decides, so nothing else may.
 #[global_allocator]
@@ -47,9 +56,25 @@ fn flags_of(address: usize) -> String {
     String::new()
 }
 
+/// One line per option.
+fn print_configuration() {
+    let now = control::configuration();
+    println!("check {:?}", now.check);
+    println!("huge_pages {:?}", now.huge_pages);
+    println!("retain {:?}", now.retain);
+    println!("background {:?}", now.background);
+    println!("memory_limit {:?}", now.memory_limit);
+    println!("hard_limit {:?}", now.hard_limit);
+    println!("fuse {:?}", now.fuse);
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
-    let handle = if arguments[1] == "built" { &BUILT } else { &DEFAULT };
+    let handle = match arguments[1].as_str() {
+        "built" => &BUILT,
+        "full" => &FULL,
+        _ => &DEFAULT,
+    };
     let block = alloc(handle);
     match arguments[2].as_str() {
         "huge_pages" => {
@@ -68,6 +93,17 @@ fn main() {
             println!("went on");
             drop(more);
         }
-        _ => panic!("what to show: huge_pages or check?"),
+        "configuration" => print_configuration(),
+        "at_run_time" => {
+            control::set_huge_pages(HugePages::Always);
+            control::set_retain(Retain::Peak { percent: 30, window_ms: 900, steps: 5 });
+            control::set_background(Background::On);
+            control::set_memory_limit(Limit::Bytes(5 << 30));
+            control::set_hard_limit(Limit::Bytes(7 << 30));
+            control::set_fuse(Fuse::Exit);
+            print_configuration();
+            println!("limits {:?} {:?}", control::memory_limit(), control::hard_limit());
+        }
+        _ => panic!("what to show: huge_pages, check, configuration or at_run_time?"),
     }
 }
