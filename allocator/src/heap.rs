@@ -235,7 +235,14 @@ fn look_around(record: Option<&Record>, is_time: bool) -> bool {
         if ticked {
             HEAP.guard.look(now_ns, &HEAP.supply.page_heap);
         }
-        HEAP.background.look(if scavenger.retain() == Retain::Keep { 0 } else { free_bytes() }, now_ns);
+        let free = free_bytes();
+        HEAP.background.look(if scavenger.retain() == Retain::Keep { 0 } else { free }, now_ns);
+        if !HEAP.background.is_wanted() && scavenger.must_drop(free) {
+            if let Some(record) = record {
+                record.drain(&HEAP.supply);
+            }
+            scavenger.drop_now(&HEAP.supply);
+        }
         if urged || ticked || scavenger.has_more(now_ns) {
             let slice_ns = if urged { ASSIST_SLICE_NS } else { RELEASE_SLICE_NS };
             let _ = scavenger.work(slice_ns, house());
@@ -329,9 +336,6 @@ fn attend() {
         }
         page_heap.counters.count(Event::Refused);
         set_free_mark();
-    }
-    if wake && HEAP.scavenger.retain() != Retain::Keep && free_bytes() >= DROP_BYTES {
-        undisturbed(|| HEAP.scavenger.drop_now(&HEAP.supply));
     }
     tell_watcher();
 }

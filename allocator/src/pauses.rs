@@ -16,11 +16,12 @@ const SLOW_NS: u64 = 100_000;
 const SLOW_CYCLES: u64 = 1 << 16;
 
 /// What took its time.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 #[repr(u8)]
 pub enum PauseKind {
     /// A thread waited for a depot.
+    #[default]
     Depot = 0,
     /// A thread took blocks from central or gave blocks to it, waiting included, and what the page heap did meanwhile.
     Central = 1,
@@ -45,7 +46,7 @@ impl PauseKind {
 }
 
 /// Something that took its time.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Pause {
     /// What.

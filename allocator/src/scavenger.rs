@@ -7,7 +7,7 @@
 
 use crate::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::config::{
-    ASSIST_SLICE_NS, BREAK_UP_TICKS, CACHE_ROUND_NS, IDLE_TICKS, POOLED_RECORD_TICKS, PRESSURE_PERCENT, RELEASE_GAP_NS, RETAIN_ALWAYS_BYTES,
+    ASSIST_SLICE_NS, BREAK_UP_TICKS, CACHE_ROUND_NS, DROP_BYTES, IDLE_TICKS, POOLED_RECORD_TICKS, PRESSURE_PERCENT, RELEASE_GAP_NS, RETAIN_ALWAYS_BYTES,
     SURROUNDINGS_NS, TICK_NS,
 };
 use crate::counters::Event;
@@ -35,6 +35,8 @@ struct Work {
     depots: [u64; SizeClass::COUNT],
     /// The next class whose depot is looked at in this round; at the end all have been.
     next_depot: usize,
+    /// The soft limit is near: depots need not lie idle to be emptied.
+    is_near: bool,
     /// The record of a thread that was looked at last in this round.
     last_record: Option<&'static Record>,
     /// All records have been looked at in this round.
@@ -69,6 +71,10 @@ pub(crate) struct Scavenger {
     next_slice_ns: AtomicU64,
     /// Threads that have not seen this number yet give up their caches.
     sheds: AtomicU32,
+    /// When depots were emptied for an assist the last time.
+    drained_tick: AtomicU32,
+    /// What was free after the last drop, and could not be given back.
+    drop_left: AtomicUsize,
     work: Lock<Work>,
 }
 
@@ -105,6 +111,8 @@ impl Scavenger {
             has_more: AtomicBool::new(false),
             next_slice_ns: AtomicU64::new(0),
             sheds: AtomicU32::new(0),
+            drained_tick: AtomicU32::new(0),
+            drop_left: AtomicUsize::new(0),
             work: Lock::new(
                 Rank::Scavenger,
                 Work {
@@ -112,6 +120,7 @@ impl Scavenger {
                     allowance: Allowance::new(),
                     depots: [0; SizeClass::COUNT],
                     next_depot: 0,
+                    is_near: false,
                     last_record: None,
                     records_done: false,
                     pool_done: false,
@@ -222,10 +231,12 @@ impl Scavenger {
         let retain = self.retain();
         let mut bytes = work.retention.tick(now_ns, demand, retain);
         let near = page_heap.marks.is_near(page_heap.held());
+        work.is_near = near;
         if near || Self::is_under_pressure(work, now_ns, demand.free) {
             bytes = usize::MAX;
             self.is_urgent.store(true, Ordering::Relaxed);
             if near {
+                work.next_depot = 0;
                 self.sheds.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -296,7 +307,7 @@ impl Scavenger {
         if let Some(class) = SizeClass::all().nth(work.next_depot) {
             // What lies there as it lay a second ago is of no use to anybody.
             let lies_there = supply.depot_stamp(class);
-            let is_idle = lies_there != 0 && lies_there == work.depots[class.index()];
+            let is_idle = lies_there != 0 && (work.is_near || lies_there == work.depots[class.index()]);
             if is_idle && supply.drain_some_of_depot(class) {
                 work.depots[class.index()] = supply.depot_stamp(class);
                 return true;
@@ -358,8 +369,12 @@ impl Scavenger {
         let began_ns = os::now_ns();
         let (mut released, mut now_ns) = (0, began_ns);
         while released < bytes && now_ns - began_ns < ASSIST_SLICE_NS {
-            let Ok(some) = supply.page_heap.release_some(Rested::any(self.now()), false) else { break };
-            released += some;
+            match supply.page_heap.release_some(Rested::any(self.now()), false) {
+                Ok(some) => released += some,
+                // Depots hold up spans. Once per tick: a program whose live memory is above the limit has nothing there either.
+                Err(()) if self.drained_tick.swap(self.now(), Ordering::Relaxed) != self.now() => supply.drain_depots(),
+                Err(()) => break,
+            }
             now_ns = os::now_ns();
         }
         if released > 0 {
@@ -368,14 +383,25 @@ impl Scavenger {
         released
     }
 
-    /// So much became free at once, and nobody is there who would give it back in time: whoever freed it does.
+    /// Did so much become free at once that whoever freed it should give it back, because nobody else is there who would?
+    pub(crate) fn must_drop(&self, free: usize) -> bool {
+        let left = self.drop_left.load(Ordering::Relaxed);
+        if free < left {
+            self.drop_left.store(free, Ordering::Relaxed);
+        }
+        free >= left.min(free) + DROP_BYTES && self.retain() != Retain::Keep
+    }
+
+    /// Gives all of it back, except a tenth of what is in use. What cannot be given back is not tried again before as much has come on top.
     pub(crate) fn drop_now(&self, supply: &Supply) {
         let page_heap = &supply.page_heap;
-        while page_heap.free() > RETAIN_ALWAYS_BYTES.max(page_heap.in_use() / 10) {
-            if Self::release_some(Rested::any(self.now()), supply).is_err() {
-                break;
-            }
-        }
+        let keep = || RETAIN_ALWAYS_BYTES.max(page_heap.in_use() / 10);
+        supply.drain_depots();
+        while page_heap.free() > keep() && Self::release_some(Rested::any(self.now()), supply).is_ok() {}
+        let mut within = WithinSpans::new();
+        within.tick(true);
+        while supply.free_within_spans() > keep() && supply.release_within_spans(&mut within).is_ok() {}
+        self.drop_left.store(page_heap.free() + supply.free_within_spans(), Ordering::Relaxed);
     }
 
     /// Gives back all memory that no program and no living thread's cache has; says how many bytes it was.

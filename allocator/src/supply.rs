@@ -419,6 +419,10 @@ impl Supply {
 
     /// Lends bytes to a cache or a depot, if the process can afford it.
     pub(crate) fn lend(&self, bytes: usize) -> bool {
+        // Near the soft limit, caches and depots are the first to do with less.
+        if self.page_heap.marks.is_near(self.page_heap.held()) {
+            return false;
+        }
         let most = LEND_MIN_BYTES.max(self.page_heap.in_use() / LEND_LIVE_SHARE);
         // Relaxed: an allowance; passing it by a lease or two at the same instant does no harm.
         let lent = self.lent.load(Ordering::Relaxed);

@@ -181,8 +181,9 @@ impl Central {
             };
             // SAFETY: a span on a list exists (I-span).
             let released = usize::from(unsafe { ground.page_heap.table.record(page) }.released.load(Ordering::Relaxed));
-            if released != 0 && !ground.page_heap.may_hold(released * os::page_bytes()) {
-                // At the hard limit, what was given back cannot be had again.
+            // At the hard limit, what was given back cannot be had again.
+            let aside = if released == 0 { None } else { ground.page_heap.set_aside(released * os::page_bytes()) };
+            if released != 0 && aside.is_none() {
                 break;
             }
             got += take_from_span(spans, class, page, &mut room[..wanted - got], ground);

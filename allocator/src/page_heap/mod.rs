@@ -93,7 +93,8 @@ pub(crate) struct PageHeap {
 }
 
 /// See [`PageHeap::set_aside`].
-struct SetAside<'a> {
+#[must_use]
+pub(crate) struct SetAside<'a> {
     page_heap: &'a PageHeap,
     bytes: usize,
 }
@@ -265,17 +266,23 @@ impl PageHeap {
     }
 
     /// May so much more be held?
-    pub(crate) fn may_hold(&self, more: usize) -> bool {
+    fn may_hold(&self, more: usize) -> bool {
         more == 0
             || self.held().saturating_add(self.coming.load(Ordering::Relaxed)).saturating_add(more) <= self.marks.hard()
     }
 
     /// Sets `more` bytes aside that are going to be held, if they may be, until the result is dropped.
-    fn set_aside(&self, more: usize) -> Option<SetAside<'_>> {
-        // Set aside first, so that of two that come at the same time at most one too many is refused, and none too many let in.
+    pub(crate) fn set_aside(&self, more: usize) -> Option<SetAside<'_>> {
+        if self.marks.hard() == usize::MAX {
+            return Some(SetAside { page_heap: self, bytes: 0 });
+        }
+        // Under the lock of the steps, so that whoever asks sees what others have just been granted.
+        let _state = self.state();
+        if !self.may_hold(more) {
+            return None;
+        }
         self.coming.fetch_add(more, Ordering::Relaxed);
-        let aside = SetAside { page_heap: self, bytes: more };
-        (more == 0 || self.held().saturating_add(self.coming.load(Ordering::Relaxed)) <= self.marks.hard()).then_some(aside)
+        Some(SetAside { page_heap: self, bytes: more })
     }
 
     /// How many pages more may be held. The lock is held.
