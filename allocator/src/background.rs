@@ -90,7 +90,7 @@ impl Background {
 
     /// Looks whether it should be started now that `free` bytes could be given back.
     pub(crate) fn look(&self, free: usize, now_ns: u64) {
-        self.wanted.store(u8::from(self.should_be(now_ns, free)), Ordering::Relaxed);
+        set(&self.wanted, u8::from(self.should_be(now_ns, free)));
     }
 
     /// Should it be started?
@@ -110,7 +110,9 @@ impl Background {
             0 => now_ns.max(1),
             since => since,
         };
-        self.free_since_ns.store(since, Ordering::Relaxed);
+        if since != self.free_since_ns.load(Ordering::Relaxed) {
+            self.free_since_ns.store(since, Ordering::Relaxed);
+        }
         let wanted = match self.choice() {
             Choice::Off => false,
             Choice::On => true,
@@ -195,6 +197,13 @@ impl Background {
         self.state.store(ABSENT, Ordering::Relaxed);
         self.rung.store(0, Ordering::Relaxed);
         self.free_since_ns.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Writes only what is new: every thread passes here now and then.
+fn set(flag: &AtomicU8, value: u8) {
+    if flag.load(Ordering::Relaxed) != value {
+        flag.store(value, Ordering::Relaxed);
     }
 }
 

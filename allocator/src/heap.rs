@@ -212,7 +212,7 @@ impl Drop for NoWayOut {
 const WORD_TO_COME: usize = 1;
 
 /// Slow entries of a thread between two looks at the clock.
-const ENTRIES_PER_LOOK: u32 = 16;
+const ENTRIES_PER_LOOK: u32 = 32;
 
 // ---- giving memory back --------------------------------------------------------------------------------------------
 

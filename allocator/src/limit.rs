@@ -70,8 +70,10 @@ impl Mark {
     }
 }
 
-/// Where memory that is held is to be noticed. Read at every growth, changed rarely, from any thread.
+/// Where memory that is held is to be noticed. Read at every growth and at the end of every slow path, changed rarely, from any thread: on cache
+/// lines of its own.
 #[derive(Debug)]
+#[repr(align(64))]
 pub(crate) struct Marks {
     /// The least of the others: below it growing costs one comparison.
     least: Mark,

@@ -48,6 +48,10 @@ impl Household for Record {
         self.hold(bytes);
     }
 
+    fn is_rich(&self) -> bool {
+        Self::is_rich(self)
+    }
+
     #[inline]
     fn earn(&self, bytes: usize) {
         Self::earn(self, bytes);

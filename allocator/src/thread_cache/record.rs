@@ -135,6 +135,12 @@ pub(crate) struct Record {
     pub(crate) recalled: AtomicU32,
     /// Not zero: the thread is changing a slot outside of its slow path.
     pub(crate) turning: AtomicU32,
+    /// Bytes that may be cached by depth, or are.
+    held: AtomicUsize,
+    /// Bytes leased from the process beyond what every thread has.
+    leased: AtomicUsize,
+    /// Bytes allocated, as far as the budget cares.
+    earned: AtomicU64,
     /// The last call to give up caches that was heard.
     pub(crate) sheds: AtomicU32,
     /// The number of slow entries when idle classes gave up their caches the last time, and the tick then.
@@ -149,12 +155,6 @@ pub(crate) struct Record {
     patience_level_ns: AtomicU64,
     /// See [`patience_level_ns`](Self::patience_level_ns).
     patience_last_ns: AtomicU64,
-    /// Bytes that may be cached by depth, or are.
-    held: AtomicUsize,
-    /// Bytes leased from the process beyond what every thread has.
-    leased: AtomicUsize,
-    /// Bytes allocated, as far as the budget cares.
-    earned: AtomicU64,
     /// By class, and last: the end of a record is not touched by programs without large blocks.
     cold: [ColdSlot; SizeClass::INLINE_COUNT],
     /// Bytes of whole blocks that are kept.
@@ -243,6 +243,11 @@ impl Record {
     /// See [`slow::Household::earn`](crate::thread_cache::slow::Household::earn).
     pub(crate) fn earn(&self, bytes: usize) {
         self.earned.store(self.earned.load(Ordering::Relaxed).saturating_add(bytes as u64), Ordering::Relaxed);
+    }
+
+    /// See [`slow::Household::is_rich`](crate::thread_cache::slow::Household::is_rich).
+    pub(crate) fn is_rich(&self) -> bool {
+        self.earned.load(Ordering::Relaxed) / BUDGET_EARNED_PER_BYTES >= BUDGET_MAX_BYTES as u64
     }
 
     /// Is some slot in the middle of a change? In the child of a fork: was it, when its thread was left behind?

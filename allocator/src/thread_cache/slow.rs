@@ -22,6 +22,8 @@ pub(crate) trait Household {
     fn may_hold(&self, class: SizeClass, bytes: usize, supply: &Supply) -> bool;
     /// It does hold `bytes` more, whether it may or not.
     fn holds(&self, bytes: usize);
+    /// Has the thread earned as much as anybody may?
+    fn is_rich(&self) -> bool;
     /// The thread has allocated so many more bytes, and earns.
     fn earn(&self, bytes: usize);
     /// Where the thread's doings are counted.
@@ -45,17 +47,24 @@ pub(crate) enum Refilled {
 // `ColdSlot::begin_change`. The hot counters are stored with Release all the same, for readers that see no change going on.
 
 /// Doubles the depth of a class if the budget allows.
+#[inline(always)]
 fn deepen(cold: &ColdSlot, class: SizeClass, household: &impl Household, supply: &Supply) {
     cold.touched.store(household.entry(), Ordering::Relaxed);
     let depth = usize::from(cold.depth.load(Ordering::Relaxed));
     if depth == 0 {
-        // A few to begin with, or where the budget is used up one, or nothing would ever work.
-        let mut first = depth_min(class);
-        if !household.may_hold(class, first * class.bytes(), supply) {
-            first = 1;
-            household.holds(class.bytes());
-        }
+        // A few to begin with. Who has not earned much and has used it up gets one, or nothing would ever work.
+        let first = depth_min(class);
+        let first = if household.may_hold(class, first * class.bytes(), supply) {
+            first
+        } else {
+            let first = if household.is_rich() { first } else { 1 };
+            household.holds(first * class.bytes());
+            first
+        };
         cold.depth.store(first as u16, Ordering::Relaxed);
+    } else if depth < depth_min(class) && household.is_rich() {
+        household.holds((depth_min(class) - depth) * class.bytes());
+        cold.depth.store(depth_min(class) as u16, Ordering::Relaxed);
     } else if depth < depth_max(class) && household.may_hold(class, depth * class.bytes(), supply) {
         cold.depth.store(2 * depth as u16, Ordering::Relaxed);
     } else if class.shape() == Shape::Split && !supply.checks_every_exchange() {
