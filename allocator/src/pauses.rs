@@ -6,7 +6,7 @@
 //! Short slow paths must not pay for looking at a clock, so those that can be short read the processor's counter, twice, and only when
 //! that has moved far is the time looked up.
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 
 use crate::os;
 
@@ -101,8 +101,14 @@ struct Histogram {
     bytes: AtomicU64,
 }
 
-/// The pauses of a heap.
+/// The pauses of a heap. Most programs are too small to have any: the log is made for the first.
 pub(crate) struct Pauses {
+    /// Null before the first pause.
+    log: AtomicPtr<Log>,
+}
+
+/// Where pauses are written down. All zeros is an empty one.
+struct Log {
     next: AtomicU64,
     ring: [Entry; PAUSES_KEPT],
     histograms: [Histogram; PauseKind::COUNT],
@@ -126,20 +132,41 @@ const fn end_of_bucket(bucket: usize) -> u64 {
 
 impl Pauses {
     pub(crate) const fn new() -> Self {
-        Self {
-            next: AtomicU64::new(0),
-            ring: [const {
-                Entry { stamp: AtomicU64::new(0), took: AtomicU64::new(0), ended_ns: AtomicU64::new(0), bytes: AtomicU64::new(0) }
-            }; PAUSES_KEPT],
-            histograms: [const {
-                Histogram {
-                    buckets: [const { AtomicU32::new(0) }; BUCKETS],
-                    total_ns: AtomicU64::new(0),
-                    max_ns: AtomicU64::new(0),
-                    bytes: AtomicU64::new(0),
-                }
-            }; PauseKind::COUNT],
+        Self { log: AtomicPtr::new(core::ptr::null_mut()) }
+    }
+
+    /// The log, if there was a pause yet.
+    fn log(&self) -> Option<&Log> {
+        // Acquire: the log is mapped. Pairs with the Release in `make_log`.
+        let log = self.log.load(Ordering::Acquire);
+        // SAFETY: null, or a mapping of this size, aligned to pages, zeros at first, and there for good.
+        unsafe { log.as_ref() }
+    }
+
+    /// The log, made now if need be. `None`: no memory; then this pause is not remembered.
+    fn make_log(&self) -> Option<&Log> {
+        if self.log().is_none() {
+            let memory = os::map_anywhere(Self::LOG_BYTES)?;
+            // Release: see `log`.
+            let made = memory.as_ptr().cast();
+            if self.log.compare_exchange(core::ptr::null_mut(), made, Ordering::Release, Ordering::Relaxed).is_err() {
+                // SAFETY: mapped above; nobody knows of it.
+                unsafe { os::unmap(memory.addr().get(), Self::LOG_BYTES) };
+            }
         }
+        self.log()
+    }
+
+    const LOG_BYTES: usize = size_of::<Log>().next_multiple_of(64 << 10);
+
+    /// What is mapped for the log.
+    pub(crate) fn mapped_bytes(&self) -> usize {
+        if self.log().is_some() { Self::LOG_BYTES } else { 0 }
+    }
+
+    /// Of that, what is used.
+    pub(crate) fn used_bytes(&self) -> usize {
+        if self.log().is_some() { size_of::<Log>().next_multiple_of(os::page_bytes()) } else { 0 }
     }
 
     /// Runs something that is usually short, and remembers it if it was not.
@@ -186,15 +213,16 @@ impl Pauses {
     /// Remembers something that was timed, however short.
     #[cold]
     pub(crate) fn remember(&self, kind: PauseKind, ended_ns: u64, took_ns: u64, bytes: usize) {
+        let Some(log) = self.make_log() else { return };
         // Relaxed for the sums: counts.
-        let histogram = &self.histograms[kind as usize];
+        let histogram = &log.histograms[kind as usize];
         histogram.buckets[bucket_of(took_ns)].fetch_add(1, Ordering::Relaxed);
         histogram.total_ns.fetch_add(took_ns, Ordering::Relaxed);
         histogram.max_ns.fetch_max(took_ns, Ordering::Relaxed);
         histogram.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         // Relaxed: everybody gets another number.
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let entry = &self.ring[number as usize % PAUSES_KEPT];
+        let number = log.next.fetch_add(1, Ordering::Relaxed);
+        let entry = &log.ring[number as usize % PAUSES_KEPT];
         entry.stamp.store(2 * number + 1, Ordering::Relaxed);
         // Release: what follows is not seen with the stamp from before. Pairs with the Acquire fence in `recent`.
         fence(Ordering::Release);
@@ -207,11 +235,12 @@ impl Pauses {
 
     /// Copies the latest pauses, oldest first; says how many. Those that are being written meanwhile are left out.
     pub(crate) fn recent(&self, into: &mut [Pause]) -> usize {
-        let end = self.next.load(Ordering::Relaxed);
+        let Some(log) = self.log() else { return 0 };
+        let end = log.next.load(Ordering::Relaxed);
         let first = end.saturating_sub(into.len().min(PAUSES_KEPT) as u64);
         let mut count = 0;
         for number in first..end {
-            let entry = &self.ring[number as usize % PAUSES_KEPT];
+            let entry = &log.ring[number as usize % PAUSES_KEPT];
             // Acquire: see `remember`.
             let stamp = entry.stamp.load(Ordering::Acquire);
             let took = entry.took.load(Ordering::Relaxed);
@@ -230,8 +259,9 @@ impl Pauses {
 
     /// All pauses of a kind.
     pub(crate) fn summary(&self, kind: PauseKind) -> PauseSummary {
+        let Some(log) = self.log() else { return PauseSummary::default() };
         // Relaxed: counts, each of its own moment.
-        let histogram = &self.histograms[kind as usize];
+        let histogram = &log.histograms[kind as usize];
         let mut counts = [0_u32; BUCKETS];
         for (count, bucket) in counts.iter_mut().zip(&histogram.buckets) {
             *count = bucket.load(Ordering::Relaxed);

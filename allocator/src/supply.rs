@@ -42,6 +42,7 @@ pub(crate) struct Direct {
 /// The shared rooms of a heap. In this order: what every program writes to lies together, so that a small one touches few pages.
 #[repr(C)]
 pub(crate) struct Supply {
+    pub(crate) page_heap: PageHeap,
     pub(crate) meta: Meta,
     /// Bytes lent to thread caches and depots.
     lent: AtomicUsize,
@@ -50,7 +51,6 @@ pub(crate) struct Supply {
     seed: Seed,
     empties: [Depot; CAPACITIES],
     centrals: [Central; SizeClass::COUNT],
-    pub(crate) page_heap: PageHeap,
     pub(crate) large: Large,
     pub(crate) direct: Direct,
     pub(crate) sampling: Sampling,

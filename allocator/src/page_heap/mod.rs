@@ -59,9 +59,9 @@ const ZONE_STEPS: u32 = ZONE_PAGES / STEP_PAGES;
 /// Steps that turn out to be somebody else's, one after the other, before growing gives up.
 const SKIPS_MAX: u32 = 64;
 
-/// The page heap. In this order: what is seldom written to lies at the end.
-#[repr(C)]
+/// The page heap.
 pub(crate) struct PageHeap {
+    pub(crate) pauses: Pauses,
     pub(crate) table: PageTable,
     pub(crate) counters: Counters,
     /// What growing and shrinking memory is held against.
@@ -89,7 +89,6 @@ pub(crate) struct PageHeap {
     tick: AtomicU32,
     huge_pages: AtomicU8,
     stall_guard: StallGuard,
-    pub(crate) pauses: Pauses,
 }
 
 /// See [`PageHeap::set_aside`].
@@ -129,7 +128,7 @@ pub(crate) struct PageHeapBytes {
     pub(crate) dirty: usize,
     /// Free and holding none.
     pub(crate) clean: usize,
-    /// Mapped for the tables.
+    /// Mapped for the tables, and for the log of pauses.
     pub(crate) tables: usize,
     /// Of that, what belongs to steps that were ever reached, other than those whose entries were given back with them.
     pub(crate) tables_used: usize,
@@ -1039,7 +1038,7 @@ impl PageHeap {
         let slots = self.huge.lock().totals();
         let (tables, steps) = {
             let growth = self.growth.lock();
-            (growth.tables.iter().flatten().sum(), growth.next_step.iter().sum::<u32>() as usize)
+            (growth.tables.iter().flatten().sum::<usize>(), growth.next_step.iter().sum::<u32>() as usize)
         };
         let per_page: usize = Table::NEEDED.iter().map(|table| table.bytes_per_page()).sum();
         PageHeapBytes {
@@ -1048,8 +1047,8 @@ impl PageHeap {
             huge: slots.live,
             dirty: pages.2 * PAGE_BYTES + slots.free_dirty(),
             clean: pages.3 * PAGE_BYTES + slots.mapped - slots.dirty,
-            tables,
-            tables_used: steps * (STEP_PAGES as usize * per_page + STEP_ENTRY_BYTES) - vacated * STEP_PAGES as usize * per_page,
+            tables: tables + self.pauses.mapped_bytes(),
+            tables_used: self.pauses.used_bytes() + steps * (STEP_PAGES as usize * per_page + STEP_ENTRY_BYTES) - vacated * STEP_PAGES as usize * per_page,
         }
     }
 
