@@ -22,6 +22,8 @@ pub(crate) struct Demand {
     pub(crate) peak: usize,
     /// What is free and could go.
     pub(crate) free: usize,
+    /// What the allocator keeps for itself: it comes out of what is kept above the peak.
+    pub(crate) own: usize,
 }
 
 /// Recent demand, and the release that is under way.
@@ -56,7 +58,7 @@ impl Retention {
             Retain::Peak { .. } => {}
         }
         let peak = self.peaks.iter().copied().max().unwrap_or(0);
-        let keep = peak + peak / 100 * usize::from(percent);
+        let keep = peak + (peak / 100 * usize::from(percent)).saturating_sub(demand.own);
         let excess = (demand.in_use + demand.free).saturating_sub(keep).min(demand.free);
         // Little is not worth beginning for; but what has begun goes on to the end.
         if excess == 0 || (self.part == 0 && excess <= RETAIN_ALWAYS_BYTES) {
@@ -122,7 +124,7 @@ mod tests {
     const SECOND_NS: u64 = 1_000_000_000;
 
     fn demand(in_use: usize, free: usize) -> Demand {
-        Demand { in_use, peak: in_use, free }
+        Demand { in_use, peak: in_use, free, own: 0 }
     }
 
     /// Runs ticks for `seconds`, with `used` giving what the program uses at each; says what was free at the end. What it stops using becomes
@@ -198,6 +200,17 @@ mod tests {
     }
 
     #[test]
+    fn what_the_allocator_needs_itself_is_part_of_what_is_kept() {
+        let mut retention = Retention::new();
+        let retain = Retain::Peak { percent: 10, window_ms: 500, steps: 1 };
+        let demand = |own| Demand { in_use: 100 * MIB, peak: 100 * MIB, free: 20 * MIB, own };
+        let tenth = 100 * MIB / 100 * 10;
+        assert_eq!(retention.tick(SECOND_NS, demand(0), retain), 20 * MIB - tenth);
+        assert_eq!(retention.tick(2 * SECOND_NS, demand(4 * MIB), retain), 24 * MIB - tenth);
+        assert_eq!(retention.tick(3 * SECOND_NS, demand(40 * MIB), retain), 20 * MIB, "but no more than that");
+    }
+
+    #[test]
     fn another_window_does_not_forget_the_last_peak() {
         let mut retention = Retention::new();
         let long = Retain::Peak { percent: 0, window_ms: 60_000, steps: 1 };
@@ -229,7 +242,7 @@ mod tests {
     fn time_that_stands_still_or_leaps_is_harmless() {
         let mut retention = Retention::new();
         let window = 5 * SECOND_NS;
-        let high = Demand { in_use: 5 * MIB, peak: 9 * MIB, free: 0 };
+        let high = Demand { in_use: 5 * MIB, peak: 9 * MIB, free: 0, own: 0 };
         assert_eq!(retention.tick(10 * window, high, Retain::DEFAULT), 0);
         assert_eq!(retention.tick(10 * window, demand(5 * MIB, 4 * MIB), Retain::DEFAULT), 0);
         assert_eq!(retention.tick(3 * window, demand(5 * MIB, 4 * MIB), Retain::DEFAULT), 0, "a clock that goes back keeps what is known");

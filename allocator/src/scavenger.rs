@@ -227,6 +227,7 @@ impl Scavenger {
             in_use: page_heap.in_use().saturating_sub(within),
             peak: page_heap.take_peak().saturating_sub(within),
             free: page_heap.free() + within,
+            own: supply.meta.used_bytes(),
         };
         let retain = self.retain();
         let mut bytes = work.retention.tick(now_ns, demand, retain);
