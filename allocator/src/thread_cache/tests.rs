@@ -422,6 +422,7 @@ fn a_recalled_cache_loses_nothing_wherever_its_thread_was_stopped() {
                 _ => live.extend(in_hand),
             }
             thread.record.settle(&heap.supply);
+            assert_eq!(thread.record.counts(class).0.cached, 0, "{stopped:?}");
             others.extend((0..random.below(300)).filter_map(|_| thread.alloc(class)));
             let mut all: Vec<usize> = live.iter().chain(&others).copied().collect();
             all.sort_unstable();
