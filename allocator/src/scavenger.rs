@@ -370,11 +370,18 @@ impl Scavenger {
         let began_ns = os::now_ns();
         let (mut released, mut now_ns) = (0, began_ns);
         while released < bytes && now_ns - began_ns < ASSIST_SLICE_NS {
-            match supply.page_heap.release_some(Rested::any(self.now()), false) {
-                Ok(some) => released += some,
+            match supply.page_heap.release_unless_busy(Rested::any(self.now())) {
+                Some(Ok(some)) => released += some,
                 // Depots hold up spans. Once per tick: a program whose live memory is above the limit has nothing there either.
-                Err(()) if self.drained_tick.swap(self.now(), Ordering::Relaxed) != self.now() => supply.drain_depots(),
-                Err(()) => break,
+                Some(Err(())) if self.drained_tick.swap(self.now(), Ordering::Relaxed) != self.now() => {
+                    let is_over = || os::now_ns() - began_ns >= ASSIST_SLICE_NS;
+                    for class in SizeClass::all() {
+                        while !is_over() && supply.drain_some_of_depot(class) {}
+                    }
+                }
+                Some(Err(())) => break,
+                // Somebody is at it, and waiting for a thread that may have lost its processor is no help: let it count for this one too.
+                None => return bytes,
             }
             now_ns = os::now_ns();
         }

@@ -831,8 +831,18 @@ impl PageHeap {
     ///
     /// Where the system refuses (locked memory, for instance), something else is tried: what was refused waits for another time.
     pub(crate) fn release_some(&self, rested: Rested, scarce: bool) -> Result<usize, ()> {
-        const REFUSALS_MAX: u32 = 8;
         let _alone = self.releasing.lock();
+        self.release_alone(rested, scarce)
+    }
+
+    /// As [`release_some`](Self::release_some); `None`: somebody else is at it, and may have lost the processor.
+    pub(crate) fn release_unless_busy(&self, rested: Rested) -> Option<Result<usize, ()>> {
+        let _alone = self.releasing.try_lock()?;
+        Some(self.release_alone(rested, false))
+    }
+
+    fn release_alone(&self, rested: Rested, scarce: bool) -> Result<usize, ()> {
+        const REFUSALS_MAX: u32 = 8;
         for _ in 0..REFUSALS_MAX {
             if let Some(released) = self.try_release(rested, scarce)? {
                 return Ok(released);
