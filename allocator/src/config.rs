@@ -6,6 +6,9 @@
 /// Is every free checked at the call? Costs a table look-up and an atomic operation per operation.
 pub(crate) const CHECKED: bool = cfg!(any(feature = "checked", debug_assertions));
 
+/// Does a free say nothing but an address? So it is in C; in Rust it says the layout too.
+pub(crate) const UNSIZED: bool = cfg!(freestone_c);
+
 // ---- records for ourselves -----------------------------------------------------------------------------------------
 
 /// Side tables are mapped in pieces of this size: few system calls, and a multiple of every kernel's page.

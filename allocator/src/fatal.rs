@@ -18,6 +18,8 @@ pub(crate) enum Misuse {
     SizeMismatch,
     /// The address does not belong to this allocator.
     Foreign,
+    /// It belongs to another copy of this allocator in the same process.
+    Sibling,
     /// The address lies inside a block, not at its start.
     Interior,
     /// The address cannot be the start of any block.
@@ -31,7 +33,7 @@ impl Misuse {
         match self {
             Self::DoubleFree => "double free",
             Self::SizeMismatch => "size mismatch",
-            Self::Foreign => "foreign pointer",
+            Self::Foreign | Self::Sibling => "foreign pointer",
             Self::Interior => "interior pointer",
             Self::Misaligned => "misaligned pointer",
             Self::NeverAllocated => "invalid free",
@@ -48,6 +50,9 @@ impl Misuse {
             }
             Self::Foreign => {
                 "this allocator never handed out that address; it may come from the stack, from C's malloc or from another heap"
+            }
+            Self::Sibling => {
+                "another copy of Freestone in this process handed out that address; each copy must get back its own, so look for memory that crosses from C to Rust"
             }
             Self::Interior => "the address lies inside a block; free what alloc returned",
             Self::Misaligned => "no block starts at such an address",
@@ -98,6 +103,17 @@ pub(crate) fn say_fuse(trips: u64, accounts: &[(&str, usize)], held: usize, limi
     line.decimal(trips as usize);
     line.text(if exits { "; exiting with code 137" } else { "" });
     line.say();
+}
+
+/// The process cannot go on, for this reason.
+#[cold]
+#[cfg(freestone_c)]
+pub(crate) fn last_words(parts: &[&str]) -> ! {
+    let mut line = Line::fatal();
+    for part in parts {
+        line.text(part);
+    }
+    line.die()
 }
 
 /// One of our own invariants does not hold: `what` is a constant sentence.

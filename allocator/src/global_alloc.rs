@@ -10,6 +10,7 @@ use crate::large::{Growing, LargeBlock};
 use crate::options::{Background, Check, Face, Fuse, HugePages, Limit, Options, Retain};
 use crate::size_class::SizeClass;
 use crate::units::in_sampled_zone;
+use crate::word;
 
 /// The allocator. Has no memory of its own: every value is a handle to the one heap of the process.
 ///
@@ -126,7 +127,7 @@ unsafe impl GlobalAlloc for Freestone {
         let (size, align) = (layout.size(), layout.align());
         if let Some(class) = SizeClass::split(size, align) {
             // SAFETY: the slots are the calling thread's (I-owner).
-            if let Some(block) = unsafe { heap::current().split(class).pop() } {
+            if let Some(block) = word::slots().and_then(|slots| unsafe { slots.split(class).pop() }) {
                 if CHECKED {
                     heap::mark_live(block, class);
                 }
@@ -134,7 +135,7 @@ unsafe impl GlobalAlloc for Freestone {
             }
         } else if let Some(class) = SizeClass::stacked(size, align) {
             // SAFETY: the slots are the calling thread's.
-            if let Some(taken) = unsafe { heap::current().stack(class).pop() } {
+            if let Some(taken) = word::slots().and_then(|slots| unsafe { slots.stack(class).pop() }) {
                 if CHECKED {
                     heap::mark_live(taken.block, class);
                 }
@@ -155,12 +156,12 @@ unsafe impl GlobalAlloc for Freestone {
         if !in_sampled_zone(block.addr().get()) {
             if let Some(class) = SizeClass::split(size, align) {
                 // SAFETY: the slots are the calling thread's; the caller gives up a block of this class.
-                if unsafe { heap::current().split(class).push(block) } {
+                if word::slots().is_some_and(|slots| unsafe { slots.split(class).push(block) }) {
                     return;
                 }
             } else if let Some(class) = SizeClass::stacked(size, align) {
                 // SAFETY: the slots are the calling thread's; the caller gives up a block of this class.
-                if unsafe { heap::current().stack(class).push(block) } {
+                if word::slots().is_some_and(|slots| unsafe { slots.stack(class).push(block) }) {
                     return;
                 }
             }
@@ -180,7 +181,7 @@ unsafe impl GlobalAlloc for Freestone {
             }
             return block;
         }
-        alloc_zeroed_large(layout, &self.options)
+        alloc_zeroed_large(layout.size(), layout.align(), &self.options)
     }
 
     #[inline]
@@ -234,11 +235,10 @@ unsafe fn copy_small(from: *const u8, to: *mut u8, bytes: usize) {
 
 /// Zeroes what is not known to be zero, and nothing else.
 #[inline(never)]
-fn alloc_zeroed_large(layout: Layout, options: &Options) -> *mut u8 {
-    let (size, align) = (layout.size(), layout.align());
+pub(crate) fn alloc_zeroed_large(size: usize, align: usize, options: &Options) -> *mut u8 {
     let stacked = SizeClass::stacked(size, align);
     // SAFETY: the slots are the calling thread's.
-    let popped = stacked.and_then(|class| unsafe { heap::current().stack(class).pop() }.map(|taken| (class, taken)));
+    let popped = stacked.and_then(|class| Some((class, unsafe { word::slots()?.stack(class).pop() }?)));
     let taken = match popped {
         Some((class, taken)) => {
             if CHECKED {

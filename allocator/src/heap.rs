@@ -1,8 +1,7 @@
 //! Floor 10. The heap of this process: the one place with statics. Wires the rooms together, gives every thread its record and takes it
 //! back at the thread's end, and keeps the whole in one piece across `fork`.
 //!
-//! A thread has one word of thread-local memory: where its hot slots are. What else there is to know about the thread is told by
-//! *which* slots they are, so that the fast path never asks:
+//! A thread has one word of thread-local memory, which says where its hot slots are, or which of the empty heaps stands in for them:
 //!
 //! ```text
 //!   UNBORN ──first operation──▶ a record ──last round of destructors──▶ GONE
@@ -21,7 +20,7 @@ use core::ffi::c_void;
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
-use crate::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering, compiler_fence, fence};
+use crate::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, Ordering, compiler_fence, fence};
 use crate::background::Background;
 use crate::config::{
     ASSIST_SLICE_NS, BACKGROUND_FREE_BYTES, CALM_TICK_NS, CHECKED, DROP_BYTES, RELEASE_GAP_NS, RELEASE_SLICE_NS, RETAIN_ALWAYS_BYTES,
@@ -38,52 +37,20 @@ use crate::page_heap::ALIGN_MAX;
 use crate::pauses::Pause;
 use crate::recall::Recaller;
 use crate::scavenger::{House, Scavenger, Slice};
-use crate::size_class::SizeClass;
+use crate::size_class::{Shape, SizeClass};
 use crate::snapshot::{self, Snapshot};
 use crate::supply::Supply;
 use crate::sync::{Lock, Rank};
-use crate::thread_cache::record::{EmptyHeap, HotSlots, Life, Record};
+use crate::system_heap;
+use crate::thread_cache::record::{HotSlots, Life, Record};
 use crate::thread_cache::registry::Registry;
 use crate::thread_cache::{alloc_direct, birth, free_direct};
 use crate::units::in_sampled_zone;
-
-static EMPTY: [EmptyHeap; 5] = [const { EmptyHeap::NEW }; 5];
-const UNBORN: *const HotSlots = EMPTY[0].as_slots();
-const GONE: *const HotSlots = EMPTY[1].as_slots();
-const BUSY: *const HotSlots = EMPTY[2].as_slots();
-const FORKING: *const HotSlots = EMPTY[3].as_slots();
-const AWAY: *const HotSlots = EMPTY[4].as_slots();
-
-std::thread_local! {
-    /// Where the thread's hot slots are. The only thread-local word there is: fields kept here would cost twice as much to reach.
-    static CURRENT: AtomicPtr<HotSlots> = const { AtomicPtr::new(UNBORN.cast_mut()) };
-}
-
-/// The slots of the calling thread.
-///
-/// The reference is good for one operation: a slow path may put others in their place.
-#[inline(always)]
-pub(crate) fn current() -> &'static HotSlots {
-    let slots = current_word();
-    // SAFETY: `CURRENT` is always one of the empty heaps, of which only zeros are loaded (I-empty), or a record, and both are there for good
-    // (I-forever).
-    unsafe { &*slots }
-}
-
-/// Relaxed, here and wherever this word is touched: it is the thread's own, and who changes it while the thread sleeps has another way to make
-/// sure that it is seen (see `recall`).
-#[inline(always)]
-fn current_word() -> *const HotSlots {
-    CURRENT.with(|current| current.load(Ordering::Relaxed)).cast_const()
-}
+use crate::word::{self, AWAY, BUSY, FORKING, GONE, UNBORN};
 
 /// Is a slow path of the calling thread under way?
 fn is_busy(slots: *const HotSlots) -> bool {
     slots == BUSY || slots == FORKING
-}
-
-fn set_current(slots: *const HotSlots) {
-    CURRENT.with(|current| current.store(slots.cast_mut(), Ordering::Relaxed));
 }
 
 /// The heap: the shared rooms, the records, and what gives memory back. All zeros at first, so that it takes no place in the program's file;
@@ -102,11 +69,13 @@ struct Heap {
     /// The process is to end, once that was told.
     to_exit: AtomicBool,
     started: AtomicBool,
+    /// Who serves the program: [`UNDECIDED`] before its first operation, then [`OURS`] or [`BYPASSED`].
+    service: AtomicU8,
     /// The key whose destructor tells of a thread's end, plus one; 0: there is none, and records of ended threads are found otherwise.
     exit_key: AtomicU32,
     /// Records of threads that ended unnoticed are looked for when there are so many, and at least [`REAP_AT_LEAST`].
     reap_at: AtomicU32,
-    /// While a fork is under way: what stands in [`CURRENT`] of the thread that forks otherwise.
+    /// While a fork is under way: what stands in the word of the thread that forks otherwise.
     forking: AtomicPtr<HotSlots>,
     /// Forks that signal handlers made in the middle of that.
     forks_within: AtomicU32,
@@ -114,6 +83,13 @@ struct Heap {
     options: Lock<MaybeUninit<Options>>,
     supply: Supply,
 }
+
+/// See [`Heap::service`].
+const UNDECIDED: u8 = 0;
+/// This allocator does.
+const OURS: u8 = 1;
+/// The system's does: `bypass:1`. No thread is ever born then, so every operation takes its slow path and finds out here.
+const BYPASSED: u8 = 2;
 
 /// See [`Heap::reap_at`].
 const REAP_AT_LEAST: usize = 8;
@@ -128,6 +104,7 @@ static HEAP: Heap = Heap {
     tell: AtomicBool::new(false),
     to_exit: AtomicBool::new(false),
     started: AtomicBool::new(false),
+    service: AtomicU8::new(UNDECIDED),
     exit_key: AtomicU32::new(0),
     reap_at: AtomicU32::new(0),
     forking: AtomicPtr::new(core::ptr::null_mut()),
@@ -147,12 +124,12 @@ fn house() -> House<'static> {
 /// `None`: a slow path is under way already, further up this stack.
 #[inline]
 fn slow_path<R>(options: &Options, work: impl FnOnce(Option<&'static Record>) -> R) -> Option<R> {
-    let before = current_word();
+    let before = word::load();
     if is_busy(before) {
         return None;
     }
     let errno = os::KeepErrno::new();
-    set_current(BUSY);
+    word::store(BUSY);
     let no_way_out = NoWayOut;
     let mut after = before;
     let record = if before == GONE {
@@ -182,7 +159,7 @@ fn slow_path<R>(options: &Options, work: impl FnOnce(Option<&'static Record>) ->
     let is_time = record.is_none_or(|record| record.next_entry().is_multiple_of(ENTRIES_PER_LOOK));
     let attention = (is_time || HEAP.supply.page_heap.marks.has_calls()) && look_around(record, is_time);
     core::mem::forget(no_way_out);
-    set_current(after);
+    word::store(after);
     if attention {
         attend();
     }
@@ -255,7 +232,7 @@ fn look_around(record: Option<&Record>, is_time: bool) -> bool {
         if is_time && record.word.load(Ordering::Relaxed) == WORD_TO_COME {
             // The word is there until the thread's end says otherwise (I-word). Not said at birth: a thread whose first allocation is in the last
             // round of its destructors ends without a word, but hardly after so many slow entries (fewer, if somebody is called for).
-            record.word.store(CURRENT.with(|current| core::ptr::from_ref(current).expose_provenance()), Ordering::Relaxed);
+            record.word.store(core::ptr::from_ref(word::place()).expose_provenance(), Ordering::Relaxed);
         }
         // Relaxed: the owner's own.
         let sheds = scavenger.sheds();
@@ -414,7 +391,7 @@ extern "C" fn background_thread(_: *mut c_void) -> *mut c_void {
     let (background, scavenger, page_heap) = (&HEAP.background, &HEAP.scavenger, &HEAP.supply.page_heap);
     // Its own slots, for callbacks, which may allocate; between them it is in a slow path.
     let mut mine = UNBORN;
-    set_current(BUSY);
+    word::store(BUSY);
     background.begin();
     page_heap.marks.set_free(usize::MAX);
     let mut is_marked = false;
@@ -428,13 +405,13 @@ extern "C" fn background_thread(_: *mut c_void) -> *mut c_void {
             HEAP.guard.look(now_ns, page_heap);
         }
         let slice = scavenger.work(RELEASE_SLICE_NS, house());
-        set_current(mine);
+        word::store(mine);
         if page_heap.marks.answer(Call::Watch) {
             HEAP.tell.store(true, Ordering::Relaxed);
         }
         tell_watcher();
-        mine = current_word();
-        set_current(BUSY);
+        mine = word::load();
+        word::store(BUSY);
         if slice != Slice::Calm && is_marked {
             is_marked = false;
             page_heap.marks.set_free(usize::MAX);
@@ -463,7 +440,7 @@ extern "C" fn background_thread(_: *mut c_void) -> *mut c_void {
     }
     set_free_mark();
     background.end();
-    set_current(mine);
+    word::store(mine);
     core::ptr::null_mut()
 }
 
@@ -474,6 +451,10 @@ extern "C" fn background_thread(_: *mut c_void) -> *mut c_void {
 fn born(options: &Options) -> Option<&'static Record> {
     if !is_started() {
         start(options);
+    }
+    // Relaxed: written before `started`.
+    if HEAP.service.load(Ordering::Relaxed) == BYPASSED {
+        return None;
     }
     reap_unnoticed();
     let record = birth(&HEAP.registry, &HEAP.supply)?;
@@ -494,6 +475,26 @@ fn is_started() -> bool {
     HEAP.started.load(Ordering::Acquire)
 }
 
+/// Does the system's allocator serve this program? Decided at the first operation.
+#[inline]
+pub(crate) fn is_bypassed(options: &Options) -> bool {
+    // Relaxed: who sees the decision needs nothing else of what led to it; births look at `started`.
+    match HEAP.service.load(Ordering::Relaxed) {
+        UNDECIDED => decide(options),
+        service => service == BYPASSED,
+    }
+}
+
+#[cold]
+fn decide(options: &Options) -> bool {
+    if is_busy(word::load()) {
+        // The C library allocates while it is asked for what a heap needs at first.
+        return false;
+    }
+    undisturbed(|| start(options));
+    HEAP.service.load(Ordering::Relaxed) == BYPASSED
+}
+
 /// The heap's first operation: options and hooks.
 #[cold]
 fn start(options: &Options) {
@@ -511,9 +512,17 @@ fn start(options: &Options) {
     {
         complain("FREESTONE_MEMORY_LIMIT", complaint);
     }
+    in_force.bypass &= system_heap::exists();
+    chosen.write(in_force);
+    if in_force.bypass {
+        HEAP.service.store(BYPASSED, Ordering::Relaxed);
+        // Release: see `born`.
+        HEAP.started.store(true, Ordering::Release);
+        return;
+    }
+    HEAP.service.store(OURS, Ordering::Relaxed);
     HEAP.scavenger.begin(os::now_ns());
     put_in_force(&in_force);
-    chosen.write(in_force);
     // Relaxed: published by `started`.
     HEAP.exit_key.store(os::exit_key(thread_ends).map_or(0, |key| key + 1), Ordering::Relaxed);
     // If this fails there is no memory for a list entry of the C library; a fork then needs luck, as with any other allocator.
@@ -526,6 +535,8 @@ fn start(options: &Options) {
 fn put_in_force(options: &Options) {
     let page_heap = &HEAP.supply.page_heap;
     HEAP.supply.set_check_every_exchange(options.check == Check::Exchange);
+    #[cfg(freestone_c)]
+    HEAP.supply.zero.set_usable(options.zero_size == crate::options::ZeroSize::Usable);
     page_heap.set_huge_pages(options.huge_pages);
     HEAP.scavenger.set_retain(options.retain);
     HEAP.background.choose(options.background, options.face);
@@ -577,18 +588,18 @@ fn complain(variable: &str, complaint: Complaint<'_>) {
 
 /// Keeps signal handlers that allocate out of what the calling thread is doing: they are refused, because they might need its locks.
 fn undisturbed<R>(work: impl FnOnce() -> R) -> R {
-    let before = current_word();
-    set_current(BUSY);
+    let before = word::load();
+    word::store(BUSY);
     let before = or_away(before);
     let result = work();
-    set_current(before);
+    word::store(before);
     result
 }
 
 /// What the calling thread's word is to be when `BUSY` is over: what it was, unless somebody took the thread's cache just before it was `BUSY`.
 fn or_away(before: *const HotSlots) -> *const HotSlots {
     compiler_fence(Ordering::SeqCst);
-    if EmptyHeap::any_is(&EMPTY, before) {
+    if !word::is_record(before) {
         return before;
     }
     // SAFETY: none of the empty heaps, so these are the hot slots of a record, which begin it.
@@ -609,7 +620,7 @@ unsafe extern "C" fn thread_ends(record: *mut c_void) {
     if round < os::EXIT_ROUNDS && os::set_exit_value(key, core::ptr::from_ref(record).cast()) {
         return;
     }
-    set_current(GONE);
+    word::store(GONE);
     // AcqRel: whoever takes the number away has the record; `reap_unnoticed` may have seen it while this thread was still about.
     if record.thread.swap(0, Ordering::AcqRel) != 0 {
         undisturbed(|| leave_to_next(record));
@@ -655,9 +666,9 @@ fn reap_unnoticed() {
 /// The calling thread's record, if it has one and no slow path is under way.
 #[inline]
 fn current_record() -> Option<&'static Record> {
-    let slots = current_word();
+    let slots = word::load();
     // SAFETY: none of the empty heaps, so these are the hot slots of a record, which begin it.
-    (!EmptyHeap::any_is(&EMPTY, slots)).then(|| unsafe { &*slots.cast::<Record>() })
+    word::is_record(slots).then(|| unsafe { &*slots.cast::<Record>() })
 }
 
 /// A block that the fast path did not have. Null: no memory.
@@ -678,6 +689,10 @@ pub(crate) fn alloc_slow(size: usize, align: usize, options: &Options) -> *mut u
 /// A block of any size. In the result `dirty` says how many of its bytes are not known to be zero. `None`: no memory.
 #[inline(never)]
 pub(crate) fn alloc_any(size: usize, align: usize, growing: Growing, options: &Options) -> Option<LargeBlock> {
+    if is_bypassed(options) {
+        let address = NonNull::new(system_heap::allocate(size, align))?;
+        return Some(LargeBlock { address, dirty: size });
+    }
     slow_path(options, |record| match SizeClass::of(size, align) {
         Some(class) if growing == Growing::No => {
             let taken = insist(record, || match record {
@@ -727,17 +742,58 @@ pub(crate) unsafe fn free_slow(block: NonNull<u8>, size: usize, align: usize, op
     {
         return;
     }
-    let done = slow_path(options, |record| match (SizeClass::of(size, align), record) {
-        (Some(class), Some(record)) => record.free_slow(block, class, &HEAP.supply),
-        (Some(class), None) => free_direct(block, class, &HEAP.supply),
-        (None, _) => {
-            let address = block.addr().get();
-            if let Err(kind) = HEAP.supply.large.free(address, &HEAP.supply.page_heap) {
-                misuse(kind, address, None, size);
-            }
-        }
+    if is_bypassed(options) {
+        // SAFETY: handed on to the caller; all blocks are the system's.
+        return unsafe { system_heap::free(block.as_ptr()) };
+    }
+    let freed = match SizeClass::of(size, align) {
+        // SAFETY: handed on to the caller.
+        Some(class) => return unsafe { free_of_class(block, class, options) },
+        None => free_large(block.addr().get(), options),
+    };
+    if let Err(kind) = freed {
+        misuse(kind, block.addr().get(), None, size);
+    }
+}
+
+/// Takes back a block of a split class that the fast path had no room for.
+///
+/// # Safety
+///
+/// - As for [`free_of_class`].
+#[cold]
+#[inline(never)]
+#[cfg(freestone_c)]
+pub(crate) unsafe fn free_split(block: NonNull<u8>, class: SizeClass, options: &Options) {
+    if !current_record().is_some_and(|record| record.free_quickly(block, class)) {
+        // SAFETY: handed on to the caller.
+        unsafe { free_of_class(block, class, options) };
+    }
+}
+
+/// Takes back a block of a class that the fast path had no room for, or does not serve.
+///
+/// # Safety
+///
+/// - `block` is a live block of this class, and the caller gives it up.
+pub(crate) unsafe fn free_of_class(block: NonNull<u8>, class: SizeClass, options: &Options) {
+    let done = slow_path(options, |record| match record {
+        Some(record) => record.free_slow(block, class, &HEAP.supply),
+        None => free_direct(block, class, &HEAP.supply),
     });
-    if done.is_none() {
+    drop_unless(done.is_some());
+}
+
+/// Takes back a block beyond the classes, or says why it is none.
+pub(crate) fn free_large(address: usize, options: &Options) -> Result<(), Misuse> {
+    let freed = slow_path(options, |_| HEAP.supply.large.free(address, &HEAP.supply.page_heap));
+    drop_unless(freed.is_some());
+    freed.unwrap_or(Ok(()))
+}
+
+/// A signal handler that interrupted a slow path cannot free: its block is lost, and counted.
+fn drop_unless(done: bool) {
+    if !done {
         HEAP.supply.counters().count(Event::Dropped);
     }
 }
@@ -755,6 +811,9 @@ pub(crate) unsafe fn resize_large(
     options: &Options,
 ) -> Option<NonNull<u8>> {
     let address = block.addr().get();
+    if is_bypassed(options) {
+        return None;
+    }
     slow_path(options, |_| match HEAP.supply.large.resize(address, new, align, &HEAP.supply.page_heap, &HEAP.supply.meta) {
         Ok(resized) => resized.map(|block| block.address),
         Err(kind) => misuse(kind, address, None, old),
@@ -782,7 +841,17 @@ pub(crate) fn mark_live(block: NonNull<u8>, class: SizeClass) {
 #[cold]
 #[inline(never)]
 pub(crate) fn check_free(block: NonNull<u8>, size: usize, align: usize) {
-    let Some(class) = SizeClass::of(size, align).filter(|class| class.index() < SizeClass::INLINE_COUNT) else { return };
+    if let Some(class) = SizeClass::of(size, align) {
+        check_free_of_class(block, class);
+    }
+}
+
+/// As [`check_free`].
+pub(crate) fn check_free_of_class(block: NonNull<u8>, class: SizeClass) {
+    // Relaxed: decided before any block was handed out.
+    if class.shape() == Shape::Whole || HEAP.service.load(Ordering::Relaxed) == BYPASSED {
+        return;
+    }
     let address = block.addr().get();
     let table = &HEAP.supply.page_heap.table;
     // What lies in the sampled zone is checked there.
@@ -803,11 +872,66 @@ pub(crate) fn check_free(block: NonNull<u8>, size: usize, align: usize) {
     }
 }
 
+// ---- for C -----------------------------------------------------------------------------------------------------------
+
+/// See [`PageTable::class_byte`](crate::span::page_table::PageTable::class_byte).
+#[inline(always)]
+#[cfg(freestone_c)]
+pub(crate) fn class_byte(address: usize) -> u8 {
+    HEAP.supply.page_heap.table.class_byte(address)
+}
+
+/// Of which class a block at this address would be; see [`class_at`](crate::central::class_at).
+#[inline]
+#[cfg(freestone_c)]
+pub(crate) fn class_at(address: usize) -> Result<Option<SizeClass>, Misuse> {
+    HEAP.supply.class_at(address)
+}
+
+/// Is every exchange checked? Then questions about a block are too.
+#[cfg(freestone_c)]
+pub(crate) fn checks_every_exchange() -> bool {
+    HEAP.supply.checks_every_exchange()
+}
+
+/// Says what is wrong with a block of a class that the program claims to have, if anything that can be found out: not on another thread's
+/// cache, and not in a depot.
+#[cold]
+#[cfg(freestone_c)]
+pub(crate) fn inspect(address: usize, class: SizeClass, options: &Options) -> Result<(), Misuse> {
+    let inspected = slow_path(options, |record| {
+        HEAP.supply.inspect(address, class)?;
+        if class.shape() == Shape::Whole {
+            return HEAP.supply.inspect_whole(address, class);
+        }
+        if record.is_some_and(|record| record.caches(address, class)) { Err(Misuse::DoubleFree) } else { Ok(()) }
+    });
+    inspected.unwrap_or(Ok(()))
+}
+
+/// Bytes of a block beyond the classes.
+#[cfg(freestone_c)]
+pub(crate) fn large_bytes(address: usize, options: &Options) -> Result<usize, Misuse> {
+    slow_path(options, |_| crate::large::bytes(address, &HEAP.supply.page_heap)).unwrap_or(Ok(0))
+}
+
+/// The blocks without bytes, and where their tables come from.
+#[cfg(freestone_c)]
+pub(crate) fn with_zero_blocks<R>(options: &Options, work: impl FnOnce(&crate::zero::ZeroBlocks, &crate::meta::Meta) -> R) -> Option<R> {
+    slow_path(options, |_| work(&HEAP.supply.zero, &HEAP.supply.meta))
+}
+
+/// Does a block without bytes begin at this address, or lie there?
+#[cfg(freestone_c)]
+pub(crate) fn is_zero_block(address: usize) -> bool {
+    HEAP.supply.zero.contains(address)
+}
+
 // ---- for operators -------------------------------------------------------------------------------------------------
 
 /// See [`crate::snapshot()`].
 pub(crate) fn take_snapshot() -> Snapshot {
-    if is_busy(current_word()) {
+    if is_busy(word::load()) {
         // A signal handler that interrupted a slow path, whose locks it would wait for.
         return Snapshot { approximate: true, ..Snapshot::empty() };
     }
@@ -840,10 +964,11 @@ fn options_in_force() -> Options {
 
 /// Changes options of the running heap.
 pub(crate) fn configure(change: impl FnOnce(&mut Options)) {
-    if is_busy(current_word()) {
+    if is_busy(word::load()) {
         // A signal handler that interrupted a slow path, whose locks it would wait for.
         return;
     }
+    #[cfg(not(freestone_c))]
     if !is_started() {
         // So that what the program registered with is known: it comes with the first allocation.
         drop(core::hint::black_box(std::boxed::Box::new(0_u8)));
@@ -856,14 +981,16 @@ pub(crate) fn configure(change: impl FnOnce(&mut Options)) {
         // SAFETY: written by `start`, before it said so.
         let options = unsafe { options.assume_init_mut() };
         change(options);
-        put_in_force(options);
+        if HEAP.service.load(Ordering::Relaxed) == OURS {
+            put_in_force(options);
+        }
     });
     attend();
 }
 
 /// See [`crate::control::thread_idle`].
 pub(crate) fn thread_idle() {
-    let word = current_word();
+    let word = word::load();
     if word != UNBORN && word != AWAY {
         slow_path(&Options::DEFAULT, |record| record.inspect(|record| record.drain(&HEAP.supply)));
     }
@@ -871,7 +998,7 @@ pub(crate) fn thread_idle() {
 
 /// The limits in force.
 pub(crate) fn limits() -> crate::guard::LimitSnapshot {
-    if is_busy(current_word()) {
+    if is_busy(word::load()) {
         return crate::guard::LimitSnapshot::default();
     }
     undisturbed(|| HEAP.guard.snapshot(&HEAP.supply.page_heap))
@@ -891,7 +1018,7 @@ pub(crate) fn watch_held(watcher: Watcher) {
 
 /// See [`crate::control::set_watch_bounds`].
 pub(crate) fn set_watch_bounds(above: usize, below: usize) {
-    if is_busy(current_word()) {
+    if is_busy(word::load()) {
         return;
     }
     undisturbed(|| HEAP.guard.set_watch_bounds(above, below, &HEAP.supply.page_heap));
@@ -922,7 +1049,7 @@ pub(crate) fn sample_after(class: SizeClass, allocations: u32) -> bool {
 /// A handler that itself forks in the middle of a slow path does so without: its thread may hold some of these locks. The child is as good as
 /// its parent was, if that had one thread; if there were more, it must not allocate, which POSIX says anyway.
 unsafe extern "C" fn before_fork() {
-    let before = current_word();
+    let before = word::load();
     if before == FORKING {
         // A handler forks within a fork. Relaxed, here and in `finish_fork`: who has all the locks is alone.
         HEAP.forks_within.store(HEAP.forks_within.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
@@ -930,7 +1057,7 @@ unsafe extern "C" fn before_fork() {
     if is_busy(before) {
         return;
     }
-    set_current(BUSY);
+    word::store(BUSY);
     HEAP.options.before_fork();
     HEAP.guard.before_fork();
     HEAP.scavenger.before_fork();
@@ -938,12 +1065,12 @@ unsafe extern "C" fn before_fork() {
     HEAP.registry.before_fork();
     HEAP.supply.before_fork();
     HEAP.forking.store(or_away(before).cast_mut(), Ordering::Relaxed);
-    set_current(FORKING);
+    word::store(FORKING);
 }
 
 /// Gives the locks back and has `work` done, which may take them.
 fn finish_fork(work: impl FnOnce()) {
-    if current_word() != FORKING {
+    if word::load() != FORKING {
         return;
     }
     if let Some(within) = HEAP.forks_within.load(Ordering::Relaxed).checked_sub(1) {
@@ -951,7 +1078,7 @@ fn finish_fork(work: impl FnOnce()) {
         return;
     }
     let before = HEAP.forking.load(Ordering::Relaxed);
-    set_current(BUSY);
+    word::store(BUSY);
     HEAP.supply.after_fork();
     HEAP.registry.after_fork();
     HEAP.recaller.after_fork();
@@ -960,7 +1087,7 @@ fn finish_fork(work: impl FnOnce()) {
     HEAP.options.after_fork();
     HEAP.supply.look_again_after_fork();
     work();
-    set_current(before);
+    word::store(before);
 }
 
 unsafe extern "C" fn after_fork_in_parent() {

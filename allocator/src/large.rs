@@ -107,7 +107,7 @@ impl Large {
                 page_heap.give_run(page, pages);
                 pages as usize * PAGE_BYTES
             }
-            None => page_heap.give_huge(address).map_err(misuse_of)?,
+            None => page_heap.give_huge(address).map_err(|kind| misuse_of(kind, address, page_heap))?,
         };
         self.count_free(bytes);
         Ok(())
@@ -155,9 +155,10 @@ impl Large {
         page_heap: &PageHeap,
         meta: &Meta,
     ) -> Result<Option<LargeBlock>, Misuse> {
-        let resized = match page_heap.resize_huge(address, size).map_err(misuse_of)? {
+        let name = |kind| misuse_of(kind, address, page_heap);
+        let resized = match page_heap.resize_huge(address, size).map_err(name)? {
             Some(resized) => Some(resized),
-            None => page_heap.move_huge(address, size, align, meta).map_err(misuse_of)?,
+            None => page_heap.move_huge(address, size, align, meta).map_err(name)?,
         };
         Ok(resized.map(|(old_size, block)| {
             self.count_allocation(block.size);
@@ -168,9 +169,18 @@ impl Large {
 
 }
 
-const fn misuse_of(not_live: NotLive) -> Misuse {
+/// Bytes of a live block.
+#[cfg(freestone_c)]
+pub(crate) fn bytes(address: usize, page_heap: &PageHeap) -> Result<usize, Misuse> {
+    match run_at(address, page_heap)? {
+        Some((_, record)) => Ok(record.pages() as usize * PAGE_BYTES),
+        None => page_heap.huge_bytes(address).map_err(|kind| misuse_of(kind, address, page_heap)),
+    }
+}
+
+fn misuse_of(not_live: NotLive, address: usize, page_heap: &PageHeap) -> Misuse {
     match not_live {
-        NotLive::Unknown => Misuse::Foreign,
+        NotLive::Unknown => page_heap.table.stranger(address),
         NotLive::Inside => Misuse::Interior,
         NotLive::Free => Misuse::DoubleFree,
     }

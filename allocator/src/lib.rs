@@ -63,7 +63,7 @@
 //!  11  lib · global_alloc (face for programs) · control (face for operators)
 //!  10  heap: the statics, a thread's birth and death, fork, what the background thread does
 //!   9  scavenger (what goes back, and when) · snapshot
-//!   8  recall (caches of sleeping threads) · guard (limits in force)
+//!   8  word (where a thread's slots are) · recall (caches of sleeping threads) · guard (limits in force)
 //!   7  thread_cache: fast and slow paths, records, their registry
 //!   6  supply: the shared rooms of one heap, and the way a magazine takes through them
 //!   5  depot · central · slot · large · sampling
@@ -78,8 +78,10 @@
 //! Pictures are in `docs/architecture.md`, every knob in `docs/tuning.md`; what `unsafe` code relies on is in `docs/invariants.md`, who
 //! synchronises with whom in `docs/orderings.md`, why things are as they are in `docs/decisions/`.
 #![cfg_attr(not(test), no_std)]
-// Only `heap` and tests use it; without its prelude nothing here allocates by accident.
+// Only the thread-local word and tests use it; without its prelude nothing here allocates by accident.
 #[allow(unused_extern_crates)]
+// Where nothing unwinds it would bring nothing but its weight into every process.
+#[cfg(not(all(freestone_initial_exec, panic = "abort")))]
 extern crate std;
 
 cfg_select! {
@@ -101,6 +103,9 @@ cfg_select! {
     _ => {
         mod atomic;
         mod background;
+        #[cfg(freestone_c)]
+        #[path = "../preload/src/mod.rs"]
+        mod c;
         mod central;
         mod config;
         pub mod control;
@@ -131,10 +136,14 @@ cfg_select! {
         mod sync;
         mod thread_cache;
         mod units;
+        mod system_heap;
+        mod word;
+        #[cfg(any(freestone_c, test))]
+        mod zero;
 
         pub use global_alloc::Freestone;
         pub use guard::LimitSnapshot;
-        pub use options::{Background, Check, Fuse, HugePages, Limit, Options, Retain};
+        pub use options::{Background, Check, Foreign, Fuse, HugePages, Limit, Options, Retain, ZeroSize};
         pub use pauses::{PAUSES_KEPT, Pause, PauseKind, PauseSummary};
         pub use snapshot::{Bytes, CLASSES, ClassSnapshot, Events, LargeSnapshot, Snapshot};
     }

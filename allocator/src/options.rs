@@ -113,6 +113,26 @@ pub enum Fuse {
     Exit,
 }
 
+/// What happens to a pointer that this allocator never handed out, when somebody frees it through the C face.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Foreign {
+    /// The process ends, with a line that names the pointer. The default.
+    Abort,
+    /// Nothing: it is leaked. Its usable size is 0, and `realloc` of it fails.
+    Ignore,
+}
+
+/// What `malloc(0)` gives in the C face.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum ZeroSize {
+    /// An address of its own at which nothing can be read or written. The default.
+    Unusable,
+    /// A block of the smallest class.
+    Usable,
+}
+
 /// From where programs call. Where calls come from C, a process that has no second thread is not given one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Face {
@@ -140,6 +160,12 @@ pub struct Options {
     pub hard_limit: Limit,
     /// See [`Fuse`]. Key `fuse`, values `off` and `exit`.
     pub fuse: Fuse,
+    /// Everything is handed to the system's allocator, from the first allocation on; nothing is counted then. Key `bypass`, values `0` and `1`.
+    pub bypass: bool,
+    /// See [`Foreign`]. Key `foreign`, values `abort` and `ignore`.
+    pub foreign: Foreign,
+    /// See [`ZeroSize`]. Key `zero_size`, values `unusable` and `usable`.
+    pub zero_size: ZeroSize,
     pub(crate) face: Face,
 }
 
@@ -162,7 +188,10 @@ impl Options {
         memory_limit: Limit::None,
         hard_limit: Limit::None,
         fuse: Fuse::Off,
-        face: Face::Rust,
+        bypass: false,
+        foreign: Foreign::Abort,
+        zero_size: ZeroSize::Unusable,
+        face: if cfg!(freestone_c) { Face::C } else { Face::Rust },
     };
 
     /// Applies `text`, entry by entry from left to right, so that the last one wins. Empty entries are fine.
@@ -200,6 +229,18 @@ impl Options {
             b"fuse" => {
                 let values: [(&[u8], _); 2] = [(b"off", Fuse::Off), (b"exit", Fuse::Exit)];
                 choose(&mut self.fuse, value, &values)
+            }
+            b"bypass" => {
+                let values: [(&[u8], _); 2] = [(b"0", false), (b"1", true)];
+                choose(&mut self.bypass, value, &values)
+            }
+            b"foreign" => {
+                let values: [(&[u8], _); 2] = [(b"abort", Foreign::Abort), (b"ignore", Foreign::Ignore)];
+                choose(&mut self.foreign, value, &values)
+            }
+            b"zero_size" => {
+                let values: [(&[u8], _); 2] = [(b"unusable", ZeroSize::Unusable), (b"usable", ZeroSize::Usable)];
+                choose(&mut self.zero_size, value, &values)
             }
             b"retain" => put(&mut self.retain, parse_retain(value)),
             b"memory_limit" => put(&mut self.memory_limit, parse_limit(value)),
@@ -302,7 +343,7 @@ mod tests {
 
     #[test]
     fn every_option_can_be_written() {
-        let text = "retain:keep,background:off,memory_limit:2GiB,hard_limit:90%,fuse:exit";
+        let text = "retain:keep,background:off,memory_limit:2GiB,hard_limit:90%,fuse:exit,bypass:1,foreign:ignore,zero_size:usable";
         let (options, complaints) = applied(text);
         assert_eq!(complaints, []);
         let expected = Options {
@@ -311,10 +352,13 @@ mod tests {
             memory_limit: Limit::Bytes(2 << 30),
             hard_limit: Limit::Percent(90),
             fuse: Fuse::Exit,
+            bypass: true,
+            foreign: Foreign::Ignore,
+            zero_size: ZeroSize::Usable,
             ..Options::DEFAULT
         };
         assert_eq!(options, expected);
-        assert_eq!(applied(&format!("{text},retain:default,background:auto,memory_limit:none,hard_limit:none,fuse:off")).0, Options::DEFAULT);
+        assert_eq!(applied(&format!("{text},retain:default,background:auto,memory_limit:none,hard_limit:none,fuse:off,bypass:0,foreign:abort,zero_size:unusable")).0, Options::DEFAULT);
     }
 
     #[test]

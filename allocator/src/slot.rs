@@ -207,6 +207,22 @@ impl StackSlot {
     }
 }
 
+/// Is a block at this address among these?
+#[cfg(freestone_c)]
+fn any_at(blocks: &[*mut u8], address: usize) -> bool {
+    blocks.iter().any(|entry| entry.addr() & !ZEROED == address)
+}
+
+#[cfg(freestone_c)]
+impl StackSlot {
+    /// Is a block at this address in the stack? For its thread.
+    pub(crate) fn has(&self, address: usize) -> bool {
+        let count = blocks_of(self.state.load(Ordering::Relaxed)) as usize;
+        // SAFETY: entries below the count exist (I-array); with none there may be no array.
+        count > 0 && any_at(unsafe { core::slice::from_raw_parts(self.base.load(Ordering::Relaxed), count) }, address)
+    }
+}
+
 /// The cold half: what the slow path knows, and what turns the hot half into counts.
 #[derive(Debug)]
 pub(crate) struct ColdSlot {
@@ -327,6 +343,22 @@ impl ColdSlot {
             hint::spin_loop();
         }
         (SlotCounts::new(before(), self.net.load(Ordering::Relaxed)), false)
+    }
+
+    /// Is a block at this address in one of the arrays? For their thread.
+    #[cfg(freestone_c)]
+    pub(crate) fn split_has(&self, hot: &SplitSlot, address: usize) -> bool {
+        let (alloc_end, open) = hot.alloc_side();
+        let hidden = usize::from(self.hidden.load(Ordering::Relaxed));
+        let (_, room) = hot.free_side();
+        let freed = usize::from(self.free_capacity.load(Ordering::Relaxed)).saturating_sub(room);
+        // SAFETY: hidden entries lie below the end, open ones above (I-array).
+        let first = unsafe { alloc_end.sub(hidden) };
+        // SAFETY: as above; without any there may be no array.
+        let in_alloc = open + hidden > 0 && any_at(unsafe { core::slice::from_raw_parts(first, hidden + open) }, address);
+        let free_top = hot.free_top.load(Ordering::Relaxed);
+        // SAFETY: above the top come the entries that were freed.
+        in_alloc || (freed > 0 && any_at(unsafe { core::slice::from_raw_parts(free_top, freed) }, address))
     }
 
     /// Counts of a split slot. `false`: they may be those of a moment ago.

@@ -10,6 +10,8 @@ use core::ptr::NonNull;
 use crate::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::central::seed::Seed;
 use crate::central::within::class_of_span;
+#[cfg(freestone_c)]
+use crate::central::class_at;
 use crate::central::{Central, Ground, inspect, inspect_all, whole_record};
 use crate::config::{
     DEPOT_CHARGE_BYTES_MIN, DEPOT_SLOT_BYTES, DEPOT_SLOTS, IDLE_TICKS, LEASE_BYTES, LEND_LIVE_SHARE, LEND_MIN_BYTES, MAGAZINE_BLOCKS_MAX, MAGAZINE_BLOCKS_MIN,
@@ -28,6 +30,8 @@ use crate::sampling::Sampling;
 use crate::size_class::{Shape, SizeClass};
 use crate::span::record::Holder;
 use crate::units::{PageIndex, STEP_PAGES};
+#[cfg(freestone_c)]
+use crate::zero::ZeroBlocks;
 
 /// Blocks that were handed out or taken back without a thread's slots, and blocks that were lost.
 pub(crate) struct Direct {
@@ -55,6 +59,8 @@ pub(crate) struct Supply {
     pub(crate) direct: Direct,
     pub(crate) sampling: Sampling,
     depots: [Depot; SizeClass::COUNT],
+    #[cfg(freestone_c)]
+    pub(crate) zero: ZeroBlocks,
 }
 
 /// Blocks that a thread means to have of a class at first, a power of two.
@@ -156,6 +162,8 @@ impl Supply {
             centrals: [const { Central::new() }; SizeClass::COUNT],
             depots: [const { Depot::full() }; SizeClass::COUNT],
             empties: [const { Depot::empty() }; CAPACITIES],
+            #[cfg(freestone_c)]
+            zero: ZeroBlocks::new(),
             lent: AtomicUsize::new(0),
             check_every_exchange: AtomicBool::new(false),
         }
@@ -405,6 +413,20 @@ impl Supply {
         inspect(address, class, self.ground())
     }
 
+    /// See [`class_at`].
+    #[inline]
+    #[cfg(freestone_c)]
+    pub(crate) fn class_at(&self, address: usize) -> Result<Option<SizeClass>, Misuse> {
+        class_at(address, self.ground())
+    }
+
+    /// What is wrong with using this address as a block that is a span of its own, if anything is.
+    #[cfg(freestone_c)]
+    pub(crate) fn inspect_whole(&self, address: usize, class: SizeClass) -> Result<(), Misuse> {
+        let (_, record) = whole_record(address, class, self.ground())?;
+        if record.is_held_by(Holder::Program) { Ok(()) } else { Err(Misuse::DoubleFree) }
+    }
+
     /// Hands a block that is a span of its own to the program or back to us. Dies if it is no such block, or already there.
     pub(crate) fn hand_whole(&self, address: usize, class: SizeClass, holder: Holder) {
         let kind = match whole_record(address, class, self.ground()) {
@@ -447,6 +469,8 @@ impl Supply {
         self.centrals.iter().for_each(Central::before_fork);
         self.seed.before_fork();
         self.page_heap.before_fork();
+        #[cfg(freestone_c)]
+        self.zero.before_fork();
         self.empties.iter().for_each(Depot::before_fork);
         self.meta.before_fork();
     }
@@ -455,6 +479,8 @@ impl Supply {
     pub(crate) fn after_fork(&self) {
         self.meta.after_fork();
         self.empties.iter().for_each(Depot::after_fork);
+        #[cfg(freestone_c)]
+        self.zero.after_fork();
         self.page_heap.after_fork();
         self.seed.after_fork();
         self.centrals.iter().for_each(Central::after_fork);

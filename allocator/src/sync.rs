@@ -41,6 +41,9 @@ pub(crate) enum Rank {
     PageHeap,
     /// The huge slots.
     Huge,
+    /// The blocks without bytes.
+    #[cfg_attr(not(any(freestone_c, test)), expect(dead_code, reason = "only C has them"))]
+    Zero,
     /// A shelf of magazines without blocks.
     Empties,
     /// Records for ourselves.

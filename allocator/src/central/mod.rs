@@ -31,7 +31,7 @@ use crate::meta::Meta;
 use crate::os;
 use crate::page_heap::{PageHeap, Zone};
 use crate::size_class::{CLASS_ALIGN_MAX, Place, Shape, SizeClass};
-use crate::span::page_table::PAGE_BITMAP_BYTES;
+use crate::span::page_table::{PAGE_BITMAP_BYTES, SEED_BYTE};
 use crate::span::record::{Holder, Kind, PageRecord};
 use crate::sync::{Lock, Rank};
 use crate::units::{PAGE_BYTES, PageIndex};
@@ -270,6 +270,8 @@ impl Central {
             let record = unsafe { table.record(run.page.plus(back)) };
             record.begin_blocks(class, back, run.pages, run.zeroed);
         }
+        // SAFETY: as above, and they are ours.
+        unsafe { table.set_class_byte(run.page, run.pages, class.byte()) };
         // SAFETY: as above.
         let record = unsafe { table.record(run.page) };
         record.cell.store(cell, Ordering::Relaxed);
@@ -371,6 +373,8 @@ impl Central {
             // SAFETY: the pages of a span exist.
             unsafe { ground.page_heap.table.record(head.plus(back)) }.end();
         }
+        // SAFETY: as above, and they are ours until they are given back below.
+        unsafe { ground.page_heap.table.set_class_byte(head, class.span_pages(), 0) };
         self.span_count.fetch_sub(1, Ordering::Relaxed);
         ground.page_heap.counters.count(Event::SpanDeath);
         ground.page_heap.give_run(head, class.span_pages());
@@ -385,6 +389,8 @@ impl Central {
             // SAFETY: the page heap handed this run out, so its pages exist.
             let record = unsafe { ground.page_heap.table.record(run.page) };
             record.begin_whole(Kind::Whole, Some(class), run.pages, run.zeroed, Holder::Us);
+            // SAFETY: as above.
+            unsafe { ground.page_heap.table.set_class_byte(run.page, 1, class.byte()) };
             let tag = if run.zeroed { ZEROED } else { 0 };
             *place = os::pointer(ground.page_heap.table.address(run.page) | tag);
             got += 1;
@@ -401,6 +407,8 @@ impl Central {
             match whole_record(address, class, ground) {
                 Ok((page, record)) => {
                     record.end();
+                    // SAFETY: the block's first page, which exists, and is ours until it is given back below.
+                    unsafe { ground.page_heap.table.set_class_byte(page, 1, 0) };
                     // Counted before the pages go, so that they are never both. Relaxed: counts.
                     self.out.fetch_sub(1, Ordering::Relaxed);
                     self.span_count.fetch_sub(1, Ordering::Relaxed);
@@ -522,6 +530,8 @@ fn seed_land(ground: Ground<'_>) -> Option<usize> {
         let record = unsafe { ground.page_heap.table.record(run.page.plus(page)) };
         record.begin_whole(Kind::Seed, None, pages, run.zeroed, Holder::Us);
     }
+    // SAFETY: as above.
+    unsafe { ground.page_heap.table.set_class_byte(run.page, pages, SEED_BYTE) };
     Some(ground.page_heap.table.address(run.page))
 }
 
@@ -547,7 +557,8 @@ fn kind_at(address: usize, ground: Ground<'_>) -> Result<Kind, Misuse> {
     if !address.is_multiple_of(8) {
         return Err(Misuse::Misaligned);
     }
-    let page = ground.page_heap.table.locate(address).ok_or(Misuse::Foreign)?;
+    let table = &ground.page_heap.table;
+    let page = table.locate(address).ok_or_else(|| table.stranger(address))?;
     // SAFETY: `locate` found it.
     Ok(unsafe { ground.page_heap.table.record(page) }.kind())
 }
@@ -568,6 +579,30 @@ const fn refine(kind: Misuse, address: usize) -> Misuse {
     match kind {
         Misuse::Interior => within_block(address),
         other => other,
+    }
+}
+
+/// Of which class a block at this address would be, by nothing but the address. `None`: of none, so it is a run or a huge block, if anything. Whether
+/// a block begins there is not asked, only whether one could. Takes no lock.
+#[cfg(freestone_c)]
+pub(crate) fn class_at(address: usize, ground: Ground<'_>) -> Result<Option<SizeClass>, Misuse> {
+    let table = &ground.page_heap.table;
+    match table.class_byte(address) {
+        SEED_BYTE => return ground.seed.class_at(address).map(Some),
+        0 => {}
+        byte => return Ok(SizeClass::of_byte(byte)),
+    }
+    let Some(page) = table.locate(address) else { return Ok(None) };
+    if !address.is_multiple_of(crate::size_class::C_ALIGN) {
+        return Err(Misuse::Misaligned);
+    }
+    // SAFETY: `locate` found it.
+    let record = unsafe { table.record(page) };
+    match record.kind() {
+        Kind::Run => Ok(None),
+        Kind::Sampled => Ok(Some(record.class())),
+        // Only if it has just become something; then nobody rightly has a block of it.
+        Kind::Blocks | Kind::Seed | Kind::Whole | Kind::Free => Err(Misuse::NeverAllocated),
     }
 }
 

@@ -150,6 +150,14 @@ impl Seed {
         if range.contains(&address) { Ok(range) } else { Err(Misuse::NeverAllocated) }
     }
 
+    /// The class of the blocks where an address lies. Takes no lock.
+    #[cfg(freestone_c)]
+    pub(crate) fn class_at(&self, address: usize) -> Result<SizeClass, Misuse> {
+        let (tables, run) = self.run_at(address)?;
+        // Whatever is there, it was a class once.
+        Ok(SizeClass::from_index(usize::from(tables.run(run).class.load(Ordering::Relaxed))))
+    }
+
     /// Bytes of the seed; 0 while there is none.
     pub(crate) fn bytes(&self) -> usize {
         if self.tables().is_none() { 0 } else { SEED_BYTES }
@@ -178,12 +186,17 @@ impl Seed {
         Some(())
     }
 
-    /// The run of an address, if it is one of the class.
-    fn run_of(&self, address: usize, class: SizeClass) -> Result<(&'static Tables, u16), Misuse> {
+    /// The run of an address.
+    fn run_at(&self, address: usize) -> Result<(&'static Tables, u16), Misuse> {
         let tables = self.tables().ok_or(Misuse::Foreign)?;
         let offset = address.wrapping_sub(self.start.load(Ordering::Relaxed));
         let owner = tables.owners.get(offset / GRANULE_BYTES).ok_or(Misuse::Foreign)?;
-        let run = owner.load(Ordering::Relaxed).checked_sub(1).ok_or(Misuse::NeverAllocated)?;
+        Ok((tables, owner.load(Ordering::Relaxed).checked_sub(1).ok_or(Misuse::NeverAllocated)?))
+    }
+
+    /// The run of an address, if it is one of the class.
+    fn run_of(&self, address: usize, class: SizeClass) -> Result<(&'static Tables, u16), Misuse> {
+        let (tables, run) = self.run_at(address)?;
         if usize::from(tables.run(run).class.load(Ordering::Relaxed)) != class.index() {
             return Err(Misuse::SizeMismatch);
         }

@@ -1,5 +1,6 @@
 //! Floor 1. Linux. System calls only; what they mean is written in `os`.
 
+use core::cell::UnsafeCell;
 use core::ffi::CStr;
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
@@ -41,6 +42,23 @@ pub(crate) fn map_anywhere(bytes: usize) -> Option<NonNull<u8>> {
     }
     got.expose_provenance();
     NonNull::new(got.cast())
+}
+
+/// Address space that nobody can read or write, for good.
+#[cfg(any(freestone_c, test))]
+pub(crate) fn map_untouchable(bytes: usize) -> Option<usize> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: an anonymous mapping at an address of the kernel's choice replaces nothing.
+    let got = unsafe { libc::mmap(ptr::null_mut(), bytes, libc::PROT_NONE, flags, -1, 0) };
+    (got != libc::MAP_FAILED).then(|| got.expose_provenance())
+}
+
+/// Is something mapped at this address?
+pub(crate) fn is_mapped(address: usize) -> bool {
+    let mut resident = 0_u8;
+    let page = super::pointer(address & !(page_bytes() - 1));
+    // SAFETY: asks about one page, whatever is there; the answer fits.
+    unsafe { libc::mincore(page.cast(), 1, &raw mut resident) == 0 }
 }
 
 /// Clean or Dirty → Unmapped. `false`: the kernel refused (it has to split a mapping and may not), nothing changed.
@@ -242,6 +260,10 @@ pub(crate) fn environment(name: &CStr) -> Option<&'static [u8]> {
     if unsafe { libc::getauxval(libc::AT_SECURE) } != 0 {
         return None;
     }
+    // SAFETY: read once; the C library sets it before it runs anything of the program's.
+    if unsafe { environ }.is_null() {
+        return early_environment(name.to_bytes());
+    }
     // SAFETY: `name` ends with a zero byte. A program that changes its environment at the same time is already in breach of
     // `setenv`'s contract; this runs at the process's first allocation, usually before `main`.
     let value = unsafe { libc::getenv(name.as_ptr()) };
@@ -250,6 +272,23 @@ pub(crate) fn environment(name: &CStr) -> Option<&'static [u8]> {
     }
     // SAFETY: `getenv` returns a string that ends with a zero byte and stays where it is unless the program replaces it.
     Some(unsafe { CStr::from_ptr(value) }.to_bytes())
+}
+
+unsafe extern "C" {
+    /// Null until the C library is initialised. The dynamic linker calls `ifunc` resolvers, which may allocate, before.
+    static environ: *const *const libc::c_char;
+}
+
+/// As [`environment`], from what the kernel remembers: as much as fits.
+#[cold]
+fn early_environment(name: &[u8]) -> Option<&'static [u8]> {
+    struct Text(UnsafeCell<[u8; 32 << 10]>);
+    // SAFETY: used while the process has one thread, before the C library is there.
+    unsafe impl Sync for Text {}
+    static TEXT: Text = Text(UnsafeCell::new([0; 32 << 10]));
+    // SAFETY: as above; the same content is written every time.
+    let text = read_file(c"/proc/self/environ", unsafe { &mut *TEXT.0.get() })?;
+    text.split(|&byte| byte == 0).find_map(|entry| entry.strip_prefix(name)?.strip_prefix(b"="))
 }
 
 /// A key whose `destructor` runs in every thread that set a value for it, each time the thread goes through its destructors
@@ -391,6 +430,12 @@ fn errno() -> i32 {
     unsafe {
         *libc::__errno_location()
     }
+}
+
+/// Tells a C program why something failed.
+#[cfg(any(freestone_c, test))]
+pub(crate) fn set_errno(errno: i32) {
+    drop(KeepErrno(errno));
 }
 
 /// Keeps `errno` for the program: a slow path holds one of these, and whatever failed inside is not seen outside.

@@ -38,10 +38,13 @@ pub(crate) use system::{cycles, wait, wake_one};
 
 #[cfg(not(loom))]
 pub(crate) use system::{
-    KeepErrno, abort, address_space_is_limited, allow_barriers, at_fork, barrier, environment, exit, exit_key, exit_value, has_threads,
+    KeepErrno, abort, address_space_is_limited, allow_barriers, at_fork, barrier, environment, exit, exit_key, exit_value, has_threads, is_mapped,
     map_anywhere, map_at, memory_bytes, move_mapping, name_thread, now_ns, page_bytes, populate, processor, purge, random, read_file,
     set_exit_value, spawn, thread_id, thread_is_gone, unmap, use_huge_pages, use_small_pages, wait_for, write_error,
 };
+
+#[cfg(any(freestone_c, test))]
+pub(crate) use system::{map_untouchable, set_errno};
 
 /// How often the system runs the destructors of a dying thread before it gives up (`PTHREAD_DESTRUCTOR_ITERATIONS`).
 /// `ThreadSanitizer` takes its own leave in the last one, and nothing that it watches may run after that.

@@ -295,6 +295,12 @@ impl Slots {
         Ok(index)
     }
 
+    /// Bytes that the program has of the slot that starts at `address`.
+    #[cfg(freestone_c)]
+    pub(crate) fn bytes_at(&self, address: usize) -> Result<usize, NotLive> {
+        self.live_at(address).map(|index| self.all()[index].size)
+    }
+
     /// The live slot that starts at `address` becomes `Busy`; it keeps its size. `None`: it is being trimmed, so it cannot change now.
     pub(crate) fn claim_live(&mut self, address: usize) -> Result<Option<Slot>, NotLive> {
         let index = self.live_at(address)?;

@@ -742,6 +742,12 @@ impl PageHeap {
         unmapped
     }
 
+    /// Bytes of a live huge block.
+    #[cfg(freestone_c)]
+    pub(crate) fn huge_bytes(&self, address: usize) -> Result<usize, NotLive> {
+        self.huge.lock().bytes_at(address)
+    }
+
     /// Changes the size of a huge block where it is. `Ok(None)`: it cannot. Otherwise its old size, and the block as it is now.
     pub(crate) fn resize_huge(&self, address: usize, bytes: usize) -> Result<Option<(usize, HugeBlock)>, NotLive> {
         // Not now, if its end is being unmapped: a copy is made instead.

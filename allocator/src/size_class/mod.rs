@@ -10,8 +10,12 @@ mod table;
 
 use crate::config::{CLASS_BYTES_MAX, SPLIT_BYTES_MAX, STACK_BYTES_MAX};
 use crate::units::PAGE_BYTES;
+#[cfg(any(freestone_c, test))]
+use table::SMALL_FOR_C;
 use table::{MEDIUM, ROWS, Row, SMALL};
 
+#[cfg(any(freestone_c, test))]
+pub(crate) use table::C_ALIGN;
 pub(crate) use table::SLOT_WORDS;
 
 /// The largest alignment that a class can promise: spans start on a page.
@@ -89,6 +93,36 @@ impl SizeClass {
     pub(crate) const fn from_index(index: usize) -> Self {
         assert!(index < Self::COUNT);
         Self((index * SLOT_WORDS) as u16)
+    }
+
+    /// As [`split`](Self::split), of a request from C: aligned to 16, and of one byte at least.
+    #[inline(always)]
+    #[cfg(any(freestone_c, test))]
+    pub(crate) fn split_for_c(size: usize) -> Option<Self> {
+        let last = size.wrapping_sub(1);
+        if last < SPLIT_BYTES_MAX { Some(Self(SMALL_FOR_C[last / C_ALIGN])) } else { None }
+    }
+
+    /// What stands for the class in a byte of which zero means none.
+    #[inline]
+    pub(crate) const fn byte(self) -> u8 {
+        self.index() as u8 + 1
+    }
+
+    /// The class that a byte stands for, if it is one that threads keep in split magazines.
+    #[inline(always)]
+    #[cfg(any(freestone_c, test))]
+    pub(crate) fn split_of_byte(byte: u8) -> Option<Self> {
+        let index = u32::from(byte).wrapping_sub(1);
+        if (index as usize) < Self::SPLIT_COUNT { Some(Self((index * SLOT_WORDS as u32) as u16)) } else { None }
+    }
+
+    /// The class that a byte stands for.
+    #[inline]
+    #[cfg(any(freestone_c, test))]
+    pub(crate) fn of_byte(byte: u8) -> Option<Self> {
+        let index = usize::from(byte).wrapping_sub(1);
+        if index < Self::COUNT { Some(Self::from_index(index)) } else { None }
     }
 
     /// All classes, smallest first.
@@ -237,6 +271,22 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_c_asks_for_gets_the_smallest_aligned_class_and_a_byte_says_which() {
+        assert_eq!(SizeClass::split_for_c(0), None);
+        for size in 1..=2 * SPLIT_BYTES_MAX {
+            let class = SizeClass::split_for_c(size);
+            assert_eq!(class, SizeClass::split(size, C_ALIGN), "{size}");
+            assert!(class.is_none_or(|class| class.bytes().is_multiple_of(C_ALIGN)), "{size}");
+        }
+        for byte in 0..=u8::MAX {
+            let class = SizeClass::of_byte(byte);
+            assert!(class.is_none_or(|class| class.byte() == byte));
+            assert_eq!(SizeClass::split_of_byte(byte), class.filter(|class| class.shape() == Shape::Split));
+        }
+        assert_eq!((0..=u8::MAX).filter_map(SizeClass::of_byte).count(), SizeClass::COUNT);
     }
 
     #[test]

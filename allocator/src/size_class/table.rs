@@ -41,6 +41,26 @@ pub(crate) static SMALL: [u16; SPLIT_BYTES_MAX / 8 + 1] = derive_classes(8);
 /// shorter code is what lets the compiler inline the whole path where the size is known at run time only.
 pub(crate) static MEDIUM: [u16; STACK_BYTES_MAX / 128 + 1] = derive_classes(128);
 
+/// What C promises of every block that no alignment is asked for: that of `max_align_t`.
+#[cfg(any(freestone_c, test))]
+pub(crate) const C_ALIGN: usize = 16;
+
+/// Class of every size from 1 to [`SPLIT_BYTES_MAX`] with that alignment, in units of it: the sizes from 1 to 16 stand first.
+#[cfg(any(freestone_c, test))]
+pub(crate) static SMALL_FOR_C: [u16; SPLIT_BYTES_MAX / C_ALIGN] = derive_classes_for_c();
+
+#[cfg(any(freestone_c, test))]
+const fn derive_classes_for_c() -> [u16; SPLIT_BYTES_MAX / C_ALIGN] {
+    let in_eights: [u16; SPLIT_BYTES_MAX / 8 + 1] = derive_classes(8);
+    let mut classes = [0; SPLIT_BYTES_MAX / C_ALIGN];
+    let mut units = 0;
+    while units < classes.len() {
+        classes[units] = in_eights[(units + 1) * C_ALIGN / 8];
+        units += 1;
+    }
+    classes
+}
+
 const fn block_bytes(class: usize) -> usize {
     if class < 16 {
         return 8 * (class + 1);

@@ -152,6 +152,12 @@ impl PageRecord {
         self.identity.store(identity(Kind::Free, 0, 0), Ordering::Relaxed);
     }
 
+    /// Who has a whole block?
+    #[cfg(freestone_c)]
+    pub(crate) fn is_held_by(&self, holder: Holder) -> bool {
+        self.holder.load(Ordering::Relaxed) == holder as u8
+    }
+
     /// Hands a whole block over; says who had it. One instruction, so that of two frees at the same instant one sees the other.
     #[inline]
     #[must_use]

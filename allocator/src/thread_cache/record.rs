@@ -250,6 +250,16 @@ impl Record {
         self.earned.load(Ordering::Relaxed) / BUDGET_EARNED_PER_BYTES >= BUDGET_MAX_BYTES as u64
     }
 
+    /// Does the owner cache a block at this address?
+    #[cfg(freestone_c)]
+    pub(crate) fn caches(&self, address: usize, class: SizeClass) -> bool {
+        match class.shape() {
+            Shape::Split => self.cold(class).split_has(self.hot.split(class), address),
+            Shape::Stack => self.hot.stack(class).has(address),
+            Shape::Whole => false,
+        }
+    }
+
     /// Is some slot in the middle of a change? In the child of a fork: was it, when its thread was left behind?
     pub(crate) fn is_being_changed(&self) -> bool {
         self.cold.iter().any(ColdSlot::is_being_changed)
