@@ -82,8 +82,8 @@ mod glibc {
     use core::ptr;
 
     macro_rules! weak {
-        ($($name:ident as $symbol:literal: fn($($argument:ident: $type:ty),*) -> $result:ty, else $otherwise:expr;)+) => {$(
-            pub(super) unsafe fn $name($($argument: $type),*) -> $result {
+        ($($name:ident as $symbol:literal: fn($($argument:ident: $type:ty),*) $(-> $result:ty, else $otherwise:expr)?;)+) => {$(
+            pub(super) unsafe fn $name($($argument: $type),*) $(-> $result)? {
                 let function: *const c_void;
                 // SAFETY: reads the address of a function, or null, out of the library's own table.
                 unsafe {
@@ -95,10 +95,10 @@ mod glibc {
                     );
                 }
                 if function.is_null() {
-                    return $otherwise;
+                    return $($otherwise)?;
                 }
                 // SAFETY: glibc's function of this name has this type.
-                let function: unsafe extern "C" fn($($type),*) -> $result = unsafe { transmute(function) };
+                let function: unsafe extern "C" fn($($type),*) $(-> $result)? = unsafe { transmute(function) };
                 // SAFETY: handed on to the caller.
                 unsafe { function($($argument),*) }
             }
@@ -110,7 +110,7 @@ mod glibc {
         calloc as "__libc_calloc": fn(count: usize, size: usize) -> *mut c_void, else ptr::null_mut();
         realloc as "__libc_realloc": fn(block: *mut c_void, size: usize) -> *mut c_void, else ptr::null_mut();
         memalign as "__libc_memalign": fn(align: usize, size: usize) -> *mut c_void, else ptr::null_mut();
-        free as "__libc_free": fn(block: *mut c_void) -> (), else {};
+        free as "__libc_free": fn(block: *mut c_void);
     }
 }
 
