@@ -1,6 +1,6 @@
 //! Floor 11. The face for C: every function by which a C or C++ program gets memory, over the same heap as the Rust face.
 //!
-//! A free says nothing but an address. So the class comes from one byte of a side table ([`heap::class_byte`]), and everything else from the
+//! A free says nothing but an address. So the class comes from one byte of a side table ([`heap::split_class_at`]), and everything else from the
 //! slow path. Blocks are aligned to 16; classes that are no multiple of that stay unused.
 //!
 //! `malloc.rs` has what programs call all the time, `cpp.rs` the operators of C++, `report.rs` what asks how the heap is doing, `control.rs` what
@@ -138,7 +138,7 @@ fn allocate_zeroed(size: usize) -> *mut u8 {
 #[inline(always)]
 fn release(block: *mut u8) {
     let address = block.addr();
-    if let Some(class) = SizeClass::split_of_byte(heap::class_byte(address)) {
+    if let Some(class) = heap::split_class_at(address) {
         // SAFETY: in a page of ours.
         let block = unsafe { NonNull::new_unchecked(block) };
         if CHECKED {
@@ -219,7 +219,7 @@ impl Block {
     /// with `check:exchange` that no block of this thread or of central is free there.
     #[inline]
     fn at(address: usize) -> Self {
-        match SizeClass::split_of_byte(heap::class_byte(address)) {
+        match heap::split_class_at(address) {
             Some(class) if !CHECKED && !heap::checks_every_exchange() => Self::Class(class),
             _ => Self::look_at(address),
         }
@@ -284,7 +284,7 @@ fn reallocate(block: *mut u8, size: usize) -> *mut u8 {
     }
     // SAFETY: the caller says so.
     let old = unsafe { NonNull::new_unchecked(block) };
-    let class_of_old = SizeClass::split_of_byte(heap::class_byte(block.addr()));
+    let class_of_old = heap::split_class_at(block.addr());
     if class_of_old.is_none() && heap::is_bypassed(&OPTIONS) {
         // SAFETY: all blocks are the system's, and the caller gives this one up.
         return unsafe { system_heap::reallocate(block, size) };

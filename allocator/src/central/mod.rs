@@ -170,7 +170,7 @@ impl Central {
                 None if got * 2 >= wanted && got > 0 => break,
                 None => {
                     if class.shape() == Shape::Split && got == 0 {
-                        got = ground.seed.take(class, room, ground.meta, || seed_land(ground));
+                        got = ground.seed.take(class, room, ground.meta, |classes| seed_land(classes, ground));
                         if got > 0 {
                             break;
                         }
@@ -522,7 +522,7 @@ fn regain(record: &PageRecord, ground: Ground<'_>) {
 }
 
 /// The memory of the seed: a run of pages that say so.
-fn seed_land(ground: Ground<'_>) -> Option<usize> {
+fn seed_land(classes: usize, ground: Ground<'_>) -> Option<usize> {
     let pages = (crate::config::SEED_BYTES / PAGE_BYTES) as u32;
     let run = ground.page_heap.take_run(pages, 1, Zone::Window)?;
     for page in 0..pages {
@@ -530,9 +530,11 @@ fn seed_land(ground: Ground<'_>) -> Option<usize> {
         let record = unsafe { ground.page_heap.table.record(run.page.plus(page)) };
         record.begin_whole(Kind::Seed, None, pages, run.zeroed, Holder::Us);
     }
+    let table = &ground.page_heap.table;
+    table.settle_seed(table.address(run.page), classes);
     // SAFETY: as above.
-    unsafe { ground.page_heap.table.set_class_byte(run.page, pages, SEED_BYTE) };
-    Some(ground.page_heap.table.address(run.page))
+    unsafe { table.set_class_byte(run.page, pages, SEED_BYTE) };
+    Some(table.address(run.page))
 }
 
 /// The first page of the span of this class that an address lies in.
@@ -588,7 +590,7 @@ const fn refine(kind: Misuse, address: usize) -> Misuse {
 pub(crate) fn class_at(address: usize, ground: Ground<'_>) -> Result<Option<SizeClass>, Misuse> {
     let table = &ground.page_heap.table;
     match table.class_byte(address) {
-        SEED_BYTE => return ground.seed.class_at(address).map(Some),
+        SEED_BYTE => return SizeClass::of_byte(table.seed_byte(address)).map_or(Err(Misuse::NeverAllocated), |class| Ok(Some(class))),
         0 => {}
         byte => return Ok(SizeClass::of_byte(byte)),
     }

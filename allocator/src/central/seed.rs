@@ -19,10 +19,11 @@ use crate::fatal::Misuse;
 use crate::meta::Meta;
 use crate::os;
 use crate::size_class::SizeClass;
+use crate::span::page_table::SEED_GRANULE_SHIFT;
 use crate::sync::{Lock, Rank};
 
 /// What runs are measured in.
-const GRANULE_BYTES: usize = 64;
+const GRANULE_BYTES: usize = 1 << SEED_GRANULE_SHIFT;
 const GRANULES: usize = SEED_BYTES / GRANULE_BYTES;
 /// A class's first run here is about this long.
 const FIRST_RUN_BYTES: usize = 256;
@@ -56,6 +57,9 @@ struct BlockRun {
 struct Tables {
     /// Granule → run plus one; 0: free.
     owners: [AtomicU16; GRANULES],
+    /// Granule → [`SizeClass::byte`] of its run; 0: free. Where frees do not say the class, it is found here.
+    #[cfg(freestone_c)]
+    classes: [AtomicU8; GRANULES],
     /// Runs by index; there are never more.
     runs: [BlockRun; GRANULES / GRANULES_MIN],
 }
@@ -105,8 +109,8 @@ impl Seed {
     }
 
     /// Puts blocks into `room`, from its end downwards so that they are popped in address order; says how many. `land` provides the
-    /// seed's memory when it is first needed.
-    pub(crate) fn take(&self, class: SizeClass, room: &mut [*mut u8], meta: &Meta, land: impl FnOnce() -> Option<usize>) -> usize {
+    /// seed's memory when it is first needed, and is told where the classes of its granules will stand.
+    pub(crate) fn take(&self, class: SizeClass, room: &mut [*mut u8], meta: &Meta, land: impl FnOnce(usize) -> Option<usize>) -> usize {
         if self.used_up.load(Ordering::Relaxed) {
             return 0;
         }
@@ -150,14 +154,6 @@ impl Seed {
         if range.contains(&address) { Ok(range) } else { Err(Misuse::NeverAllocated) }
     }
 
-    /// The class of the blocks where an address lies. Takes no lock.
-    #[cfg(freestone_c)]
-    pub(crate) fn class_at(&self, address: usize) -> Result<SizeClass, Misuse> {
-        let (tables, run) = self.run_at(address)?;
-        // Whatever is there, it was a class once.
-        Ok(SizeClass::from_index(usize::from(tables.run(run).class.load(Ordering::Relaxed))))
-    }
-
     /// Bytes of the seed; 0 while there is none.
     pub(crate) fn bytes(&self) -> usize {
         if self.tables().is_none() { 0 } else { SEED_BYTES }
@@ -178,25 +174,21 @@ impl Seed {
         unsafe { tables.as_ref() }
     }
 
-    fn settle(&self, meta: &Meta, land: impl FnOnce() -> Option<usize>) -> Option<()> {
-        let tables = meta.take(size_of::<Tables>(), align_of::<Tables>())?;
-        self.start.store(land()?, Ordering::Relaxed);
+    fn settle(&self, meta: &Meta, land: impl FnOnce(usize) -> Option<usize>) -> Option<()> {
+        let tables = meta.take(size_of::<Tables>(), align_of::<Tables>())?.cast::<Tables>();
+        // SAFETY: ours for good (I-forever); all zeros are valid tables.
+        self.start.store(land(unsafe { tables.as_ref() }.class_bytes())?, Ordering::Relaxed);
         // Release: see `tables`.
-        self.tables.store(tables.cast().as_ptr(), Ordering::Release);
+        self.tables.store(tables.as_ptr(), Ordering::Release);
         Some(())
-    }
-
-    /// The run of an address.
-    fn run_at(&self, address: usize) -> Result<(&'static Tables, u16), Misuse> {
-        let tables = self.tables().ok_or(Misuse::Foreign)?;
-        let offset = address.wrapping_sub(self.start.load(Ordering::Relaxed));
-        let owner = tables.owners.get(offset / GRANULE_BYTES).ok_or(Misuse::Foreign)?;
-        Ok((tables, owner.load(Ordering::Relaxed).checked_sub(1).ok_or(Misuse::NeverAllocated)?))
     }
 
     /// The run of an address, if it is one of the class.
     fn run_of(&self, address: usize, class: SizeClass) -> Result<(&'static Tables, u16), Misuse> {
-        let (tables, run) = self.run_at(address)?;
+        let tables = self.tables().ok_or(Misuse::Foreign)?;
+        let offset = address.wrapping_sub(self.start.load(Ordering::Relaxed));
+        let owner = tables.owners.get(offset / GRANULE_BYTES).ok_or(Misuse::Foreign)?;
+        let run = owner.load(Ordering::Relaxed).checked_sub(1).ok_or(Misuse::NeverAllocated)?;
         if usize::from(tables.run(run).class.load(Ordering::Relaxed)) != class.index() {
             return Err(Misuse::SizeMismatch);
         }
@@ -225,6 +217,14 @@ impl Seed {
 }
 
 impl Tables {
+    /// The address of the bytes that say the class of each granule, where there are any.
+    fn class_bytes(&self) -> usize {
+        cfg_select! {
+            freestone_c => { self.classes.as_ptr().expose_provenance() }
+            _ => { 0 }
+        }
+    }
+
     fn run(&self, run: u16) -> &BlockRun {
         &self.runs[usize::from(run)]
     }
@@ -250,7 +250,7 @@ impl Cut {
         entry.granules.store(granules as u16, Ordering::Relaxed);
         entry.class.store(class.index() as u8, Ordering::Relaxed);
         entry.blocks.store(blocks as u8, Ordering::Relaxed);
-        self.own(tables, first, granules, run + 1);
+        self.own(tables, first, granules, run + 1, class);
         self.link(tables, run);
         Some(run)
     }
@@ -286,9 +286,11 @@ impl Cut {
     }
 
     /// Gives granules to a run, `owner` being its index plus one, or takes them back from it: 0.
-    fn own(&mut self, tables: &Tables, first: usize, granules: usize, owner: u16) {
+    fn own(&mut self, tables: &Tables, first: usize, granules: usize, owner: u16, class: SizeClass) {
         for granule in first..first + granules {
             tables.owners[granule].store(owner, Ordering::Relaxed);
+            #[cfg(freestone_c)]
+            tables.classes[granule].store(if owner == 0 { 0 } else { class.byte() }, Ordering::Relaxed);
             let bit = 1 << (granule % WORD_BITS);
             let word = &mut self.taken[granule / WORD_BITS];
             *word = if owner == 0 { *word & !bit } else { *word | bit };
@@ -358,7 +360,7 @@ impl Cut {
             self.unlink(tables, run);
         }
         let first = usize::from(entry.first_granule.load(Ordering::Relaxed));
-        self.own(tables, first, usize::from(entry.granules.load(Ordering::Relaxed)), 0);
+        self.own(tables, first, usize::from(entry.granules.load(Ordering::Relaxed)), 0, class);
         entry.next.store(self.ended, Ordering::Relaxed);
         self.ended = run + 1;
         true
@@ -371,7 +373,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     #[allow(clippy::unnecessary_wraps, reason = "as the seed wants it")]
-    fn land() -> Option<usize> {
+    fn land(_: usize) -> Option<usize> {
         let memory = os::map_anywhere(2 * SEED_BYTES).expect("memory is there").addr().get();
         Some(memory.next_multiple_of(crate::units::PAGE_BYTES))
     }
@@ -444,7 +446,7 @@ mod tests {
     fn without_land_there_is_no_seed() {
         let (seed, meta) = (Seed::new(), Meta::new());
         let mut room = [core::ptr::null_mut(); 1];
-        assert_eq!(seed.take(SizeClass::from_index(0), &mut room, &meta, || None), 0);
+        assert_eq!(seed.take(SizeClass::from_index(0), &mut room, &meta, |_| None), 0);
         assert_eq!(seed.bytes(), 0);
     }
 }

@@ -79,6 +79,9 @@ pub(crate) const REGION_BYTES: usize = WINDOW_BYTES * 4;
 /// What the table of classes says of pages of the seed, where blocks of many classes lie side by side.
 pub(crate) const SEED_BYTE: u8 = u8::MAX;
 
+/// log2 of what the seed is cut into.
+pub(crate) const SEED_GRANULE_SHIFT: u32 = 6;
+
 /// Pages of a zone. The sampled zone's first page has this number.
 pub(crate) const ZONE_PAGES: u32 = (WINDOW_BYTES >> PAGE_SHIFT) as u32;
 
@@ -95,6 +98,8 @@ pub(crate) struct PageTable {
     unit_limit: AtomicUsize,
     /// Address of the table of classes.
     classes: AtomicUsize,
+    /// Address of the seed's table of classes, less the number of the granule that the seed begins with.
+    seed_classes: AtomicUsize,
     /// Bytes from `start` that hold pages, for the window …
     limit: AtomicUsize,
     /// … and for the sampled zone.
@@ -109,6 +114,7 @@ impl PageTable {
             start: AtomicUsize::new(0),
             unit_limit: AtomicUsize::new(0),
             classes: AtomicUsize::new(0),
+            seed_classes: AtomicUsize::new(0),
             limit: AtomicUsize::new(0),
             sampled_limit: AtomicUsize::new(0),
             region: AtomicUsize::new(0),
@@ -205,6 +211,23 @@ impl PageTable {
         let entry = unsafe { &*os::pointer(entry).cast::<AtomicU8>() };
         // Relaxed: written before any block of the page was handed out.
         entry.load(Ordering::Relaxed)
+    }
+
+    /// What the seed says of an address for which [`class_byte`](Self::class_byte) says [`SEED_BYTE`].
+    #[inline(always)]
+    #[cfg(freestone_c)]
+    pub(crate) fn seed_byte(&self, address: usize) -> u8 {
+        // Relaxed: written before the pages were the seed's.
+        let entry = self.seed_classes.load(Ordering::Relaxed).wrapping_add(address >> SEED_GRANULE_SHIFT);
+        // SAFETY: the seed has a byte for each granule of its pages, for good (I-forever).
+        let entry = unsafe { &*os::pointer(entry).cast::<AtomicU8>() };
+        // Relaxed: written before any block there was handed out.
+        entry.load(Ordering::Relaxed)
+    }
+
+    /// The seed begins at `start`, and its table of classes at `classes`.
+    pub(crate) fn settle_seed(&self, start: usize, classes: usize) {
+        self.seed_classes.store(classes.wrapping_sub(start >> SEED_GRANULE_SHIFT), Ordering::Relaxed);
     }
 
     /// Says what [`class_byte`](Self::class_byte) is to say of some pages. Where frees say their class, nobody asks.
