@@ -406,9 +406,7 @@ impl Scavenger {
         let keep = || RETAIN_ALWAYS_BYTES.max(page_heap.in_use() / 10);
         supply.drain_depots();
         while page_heap.free() > keep() && Self::release_some(Rested::any(self.now()), supply).is_ok() {}
-        let mut within = WithinSpans::new();
-        within.tick(true);
-        while supply.free_within_spans() > keep() && supply.release_within_spans(&mut within).is_ok() {}
+        supply.release_all_within_spans(|| supply.free_within_spans() > keep());
         self.drop_left.store(page_heap.free() + supply.free_within_spans(), Ordering::Relaxed);
     }
 
@@ -422,12 +420,7 @@ impl Scavenger {
             }
         }
         supply.drain_depots();
-        let mut released = supply.page_heap.release_all(Rested::any(self.now()));
-        let mut within = WithinSpans::new();
-        within.tick(true);
-        while let Ok(some) = supply.release_within_spans(&mut within) {
-            released += some;
-        }
+        let released = supply.page_heap.release_all(Rested::any(self.now())) + supply.release_all_within_spans(|| true);
         let now_ns = os::now_ns();
         supply.page_heap.pauses.remember(PauseKind::ReleaseAll, now_ns, now_ns - began_ns, released);
         released
