@@ -216,7 +216,7 @@ fn look_around(record: Option<&Record>, is_time: bool) -> bool {
         }
         let free = free_bytes();
         HEAP.background.look(if scavenger.retain() == Retain::Keep { 0 } else { free }, now_ns);
-        if !HEAP.background.is_wanted() && scavenger.must_drop(free) {
+        if !HEAP.background.is_wanted() && scavenger.must_drop(free, HEAP.supply.page_heap.held()) {
             if let Some(record) = record {
                 record.drain(&HEAP.supply);
             }
