@@ -192,8 +192,7 @@ fn for_c() {
 
 /// The latest pauses, oldest first.
 fn latest_pauses() -> Vec<Pause> {
-    // SAFETY: numbers, and a kind, of which zero is one. There is no other way to come by a pause before there was any.
-    let mut pauses: Vec<Pause> = vec![unsafe { std::mem::zeroed() }; PAUSES_KEPT];
+    let mut pauses = vec![Pause::default(); PAUSES_KEPT];
     let count = recent_pauses(&mut pauses);
     pauses.truncate(count);
     pauses
