@@ -407,7 +407,7 @@ impl Scavenger {
             self.drop_live.store(0, Ordering::Relaxed);
         }
         let again = free > 0 && live + RETAIN_ALWAYS_BYTES.max(before / DROP_AGAIN_SHARE) <= before;
-        (again || free >= left.min(free) + DROP_BYTES) && self.retain() != Retain::Keep
+        again || free >= left.min(free) + DROP_BYTES
     }
 
     /// Gives all of it back, except a tenth of what is in use. What cannot be given back is not tried again before more has come on top.

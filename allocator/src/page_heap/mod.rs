@@ -177,24 +177,17 @@ impl PageHeap {
 
     /// Chooses which pages new steps ask for.
     pub(crate) fn set_huge_pages(&self, option: HugePages) {
-        // Relaxed, here and in `huge_pages`: the option orders nothing.
+        // Relaxed, here and below: the option orders nothing.
         self.huge_pages.store(option as u8, Ordering::Relaxed);
     }
 
-    /// What was chosen.
-    pub(crate) fn huge_pages_option(&self) -> HugePages {
+    /// What was chosen; but where the choice is ours, none while they stall.
+    fn huge_pages(&self, now_ns: u64) -> HugePages {
         match self.huge_pages.load(Ordering::Relaxed) {
             1 => HugePages::Never,
             2 => HugePages::Always,
+            _ if !self.stall_guard.allows(now_ns) => HugePages::Never,
             _ => HugePages::Auto,
-        }
-    }
-
-    /// The same; but where the choice is ours, none while they stall.
-    fn huge_pages(&self, now_ns: u64) -> HugePages {
-        match self.huge_pages_option() {
-            HugePages::Auto if !self.stall_guard.allows(now_ns) => HugePages::Never,
-            chosen => chosen,
         }
     }
 
