@@ -979,7 +979,7 @@ pub(crate) fn watch_held(watcher: Watcher) {
     HEAP.guard.set_watcher(watcher);
     HEAP.background.ask_for();
     HEAP.supply.page_heap.marks.call(Call::Wake);
-    if is_started() && !is_busy(current_word()) {
+    if is_started() && !is_busy(word::load()) {
         attend();
     }
 }
