@@ -117,6 +117,10 @@ pub(crate) const BACKGROUND_FREE_NS: u64 = 1_000_000_000;
 /// … or so much at any moment. Where there is to be no thread, who frees that much gives it back. A program that frees 64 MiB leaves so much
 /// free for certain; the rest may lie in caches.
 pub(crate) const DROP_BYTES: usize = 48 << 20;
+/// … and does so again whenever one part in so many of what lives is free as well: few blocks can keep many pages.
+pub(crate) const DROP_AGAIN_SHARE: usize = 8;
+/// That ends when so much more lives than at the last time.
+pub(crate) const DROP_ENDS_BYTES: usize = DROP_BYTES / 4;
 
 // ---- limits --------------------------------------------------------------------------------------------------------
 

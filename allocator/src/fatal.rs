@@ -7,6 +7,7 @@
 //! freestone: fatal: double free: ptr=0x200000012340 class=7 (64 B): this block was free already; …
 //! ```
 
+use crate::options::Complaint;
 use crate::os;
 
 /// What a program can do wrong with a pointer.
@@ -116,6 +117,37 @@ pub(crate) fn last_words(parts: &[&str]) -> ! {
     line.die()
 }
 
+/// A part of an environment variable has no effect: one line each.
+#[cold]
+pub(crate) fn complain(variable: &str, complaint: Complaint<'_>) {
+    let mut line = Line::new("freestone: ");
+    line.text(variable);
+    match complaint {
+        Complaint::UnknownKey(key) => {
+            line.text(": unknown option '");
+            line.bytes(key);
+            line.text("' ignored");
+        }
+        Complaint::BadValue(key, value) => {
+            line.text(": option '");
+            line.bytes(key);
+            line.text("' has no value '");
+            line.bytes(value);
+            line.text("'; ignored");
+        }
+    }
+    line.say();
+}
+
+/// Dropped only by unwinding, which must not get past here; says what did. To be forgotten when it did not come to that.
+pub(crate) struct NoWayOut(pub(crate) &'static str);
+
+impl Drop for NoWayOut {
+    fn drop(&mut self) {
+        broken(self.0);
+    }
+}
+
 /// One of our own invariants does not hold: `what` is a constant sentence.
 #[cold]
 #[inline(never)]
@@ -147,10 +179,15 @@ impl Line {
     }
 
     fn text(&mut self, text: &str) {
-        for &byte in text.as_bytes() {
+        self.bytes(text.as_bytes());
+    }
+
+    /// What others wrote: nothing in it can end the line or speak to a terminal.
+    fn bytes(&mut self, text: &[u8]) {
+        for &byte in text {
             // One place stays free for the end of the line.
             if self.length + 1 < self.bytes.len() {
-                self.bytes[self.length] = byte;
+                self.bytes[self.length] = if byte.is_ascii_graphic() || byte == b' ' { byte } else { b'?' };
                 self.length += 1;
             }
         }

@@ -7,7 +7,7 @@ use core::fmt;
 
 use crate::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use crate::config::SURROUNDINGS_NS;
-use crate::fatal::broken;
+use crate::fatal::NoWayOut;
 use crate::limit::{Call, FuseBox, Others, percent_of};
 use crate::options::Limit;
 use crate::page_heap::PageHeap;
@@ -75,15 +75,6 @@ impl fmt::Debug for Guard {
     }
 }
 
-/// Dropped only when a watcher unwinds, which would go through an allocation.
-struct NoWayOut;
-
-impl Drop for NoWayOut {
-    fn drop(&mut self) {
-        broken("a watcher panicked");
-    }
-}
-
 /// No limit, in [`Limits`]: a heap begins as zeros.
 const NONE: usize = 0;
 
@@ -124,10 +115,11 @@ impl Guard {
     /// Puts limits in force.
     pub(crate) fn set(&self, soft: Limit, hard: Limit, page_heap: &PageHeap) {
         let (soft, hard) = (resolve(soft), resolve(hard));
+        let resident = if soft == NONE { None } else { surroundings::resident_bytes() };
         let mut limits = self.limits.lock();
         (limits.soft, limits.hard) = (soft, hard);
         limits.fuse.rearm(page_heap.held(), or_nowhere(hard));
-        self.measure(&mut limits, page_heap);
+        self.measure(&limits, resident, page_heap);
         let marks = &page_heap.marks;
         marks.set_hard(or_nowhere(hard));
         marks.set_fuse(limits.fuse.mark(or_nowhere(hard)));
@@ -138,10 +130,10 @@ impl Guard {
         marks.call(Call::Watch);
     }
 
-    fn measure(&self, limits: &mut Limits, page_heap: &PageHeap) {
-        if limits.soft != NONE
-            && let Some(resident) = surroundings::resident_bytes()
-        {
+    /// Moves the marks of the soft limit to where they belong while so much is resident. Read before: the lock is not held while the kernel
+    /// is asked.
+    fn measure(&self, limits: &Limits, resident: Option<usize>, page_heap: &PageHeap) {
+        if let Some(resident) = resident {
             self.others.measure(resident, page_heap.held());
         }
         page_heap.marks.set_soft(self.others.allow(or_nowhere(limits.soft)));
@@ -154,13 +146,15 @@ impl Guard {
             page_heap.marks.call(Call::Watch);
         }
         let Some(mut limits) = self.limits.try_lock() else { return };
-        if now_ns.saturating_sub(limits.measured_ns) >= SURROUNDINGS_NS && limits.soft != NONE {
-            limits.measured_ns = now_ns;
-            self.measure(&mut limits, page_heap);
-        }
         let hard = or_nowhere(limits.hard);
         if limits.fuse.rearm(held, hard) {
             page_heap.marks.set_fuse(limits.fuse.mark(hard));
+        }
+        if now_ns.saturating_sub(limits.measured_ns) >= SURROUNDINGS_NS && limits.soft != NONE {
+            limits.measured_ns = now_ns;
+            drop(limits);
+            let resident = surroundings::resident_bytes();
+            self.measure(&self.limits.lock(), resident, page_heap);
         }
     }
 
@@ -222,7 +216,8 @@ impl Guard {
         }
         // SAFETY: `set_watcher` stored nothing but such functions.
         let watcher = unsafe { core::mem::transmute::<*mut (), Watcher>(watcher) };
-        let no_way_out = NoWayOut;
+        // It would unwind through an allocation.
+        let no_way_out = NoWayOut("a watcher panicked");
         watcher(event);
         core::mem::forget(no_way_out);
         self.is_telling.store(false, Ordering::Release);

@@ -27,11 +27,11 @@ use crate::config::{
     TICK_NS,
 };
 use crate::counters::Event;
-use crate::fatal::{Misuse, broken, misuse, say_fuse};
+use crate::fatal::{Misuse, NoWayOut, broken, complain, misuse, say_fuse};
 use crate::guard::{Guard, HeldEvent, Watcher};
 use crate::large::{Growing, LargeBlock};
 use crate::limit::Call;
-use crate::options::{Check, Complaint, Fuse, Limit, Options, Retain};
+use crate::options::{Check, Fuse, Limit, Options, Retain};
 use crate::os;
 use crate::page_heap::ALIGN_MAX;
 use crate::pauses::Pause;
@@ -132,7 +132,8 @@ fn slow_path<R>(options: &Options, work: impl FnOnce(Option<&'static Record>) ->
     }
     let errno = os::KeepErrno::new();
     word::store(BUSY);
-    let no_way_out = NoWayOut;
+    // An allocator must not unwind, and the rooms may be half changed: this is one of our own assertions.
+    let no_way_out = NoWayOut("a slow path panicked");
     let mut after = before;
     let record = if before == GONE {
         None
@@ -178,15 +179,6 @@ fn own_record() -> Option<&'static Record> {
     unsafe { os::exit_value(key).cast::<Record>().as_ref() }
 }
 
-/// Dropped only when one of our own assertions unwinds: an allocator must not, and the rooms may be half changed.
-struct NoWayOut;
-
-impl Drop for NoWayOut {
-    fn drop(&mut self) {
-        broken("a slow path panicked");
-    }
-}
-
 /// In [`Record::word`]: the thread's end will be noticed, so its word may be told.
 const WORD_TO_COME: usize = 1;
 
@@ -215,8 +207,8 @@ fn look_around(record: Option<&Record>, is_time: bool) -> bool {
             HEAP.guard.look(now_ns, &HEAP.supply.page_heap);
         }
         let free = free_bytes();
-        HEAP.background.look(if scavenger.retain() == Retain::Keep { 0 } else { free }, now_ns);
-        if !HEAP.background.is_wanted() && scavenger.must_drop(free) {
+        HEAP.background.look(free, now_ns);
+        if !HEAP.background.is_wanted() && scavenger.must_drop(free, HEAP.supply.page_heap.held()) {
             if let Some(record) = record {
                 record.drain(&HEAP.supply);
             }
@@ -233,7 +225,7 @@ fn look_around(record: Option<&Record>, is_time: bool) -> bool {
     if let Some(record) = record {
         if is_time && record.word.load(Ordering::Relaxed) == WORD_TO_COME {
             // The word is there until the thread's end says otherwise (I-word). Not said at birth: a thread whose first allocation is in the last
-            // round of its destructors ends without a word, but hardly after so many slow entries (fewer, if somebody is called for).
+            // round of its destructors ends without a word, but hardly after so many slow entries.
             record.word.store(core::ptr::from_ref(word::place()).expose_provenance(), Ordering::Relaxed);
         }
         // Relaxed: the owner's own.
@@ -307,7 +299,7 @@ fn attend() {
         return;
     }
     let now_ns = os::now_ns();
-    background.look(if HEAP.scavenger.retain() == Retain::Keep { 0 } else { free_bytes() }, now_ns);
+    background.look(free_bytes(), now_ns);
     if background.is_wanted() {
         page_heap.counters.count(Event::BackgroundStart);
         if background.start(now_ns, background_thread) {
@@ -319,10 +311,11 @@ fn attend() {
     tell_watcher();
 }
 
-/// Memory that could be given back, free blocks within spans included. An estimate; where the heap is small, zero.
+/// Memory that could be given back, free blocks within spans included. An estimate; zero where the heap is small, or keeps what it has.
 fn free_bytes() -> usize {
     let page_heap = &HEAP.supply.page_heap;
-    if page_heap.held() < BACKGROUND_FREE_BYTES { 0 } else { page_heap.free() + HEAP.supply.free_within_spans() }
+    let keeps = page_heap.held() < BACKGROUND_FREE_BYTES || HEAP.scavenger.retain() == Retain::Keep;
+    if keeps { 0 } else { page_heap.free() + HEAP.supply.free_within_spans() }
 }
 
 /// Where free memory has somebody called who starts the background thread, or does without.
@@ -552,40 +545,6 @@ fn put_in_force(options: &Options) {
     }
     // The next slow path looks whether there is to be a thread.
     page_heap.marks.call(Call::Wake);
-}
-
-/// Says that a part of `FREESTONE` has no effect: one line each.
-fn complain(variable: &str, complaint: Complaint<'_>) {
-    let mut line = [0; 160];
-    let mut length = 0;
-    let mut add = |text: &[u8]| {
-        for &byte in text {
-            if length + 1 < line.len() {
-                line[length] = if byte.is_ascii_graphic() || byte == b' ' { byte } else { b'?' };
-                length += 1;
-            }
-        }
-    };
-    match complaint {
-        Complaint::UnknownKey(key) => {
-            add(b"freestone: ");
-            add(variable.as_bytes());
-            add(b": unknown option '");
-            add(key);
-            add(b"' ignored");
-        }
-        Complaint::BadValue(key, value) => {
-            add(b"freestone: ");
-            add(variable.as_bytes());
-            add(b": option '");
-            add(key);
-            add(b"' has no value '");
-            add(value);
-            add(b"'; ignored");
-        }
-    }
-    line[length] = b'\n';
-    os::write_error(&line[..=length]);
 }
 
 /// Keeps signal handlers that allocate out of what the calling thread is doing: they are refused, because they might need its locks.
@@ -1019,7 +978,10 @@ pub(crate) fn held_bytes() -> usize {
 pub(crate) fn watch_held(watcher: Watcher) {
     HEAP.guard.set_watcher(watcher);
     HEAP.background.ask_for();
-    configure(|_| {});
+    HEAP.supply.page_heap.marks.call(Call::Wake);
+    if is_started() && !is_busy(word::load()) {
+        attend();
+    }
 }
 
 /// See [`crate::control::set_watch_bounds`].

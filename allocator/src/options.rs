@@ -262,7 +262,7 @@ fn put<T>(option: &mut T, value: Option<T>) -> Option<()> {
 }
 
 /// Digits, and nothing but digits.
-fn parse_number(text: &[u8]) -> Option<u64> {
+pub(crate) fn parse_number(text: &[u8]) -> Option<u64> {
     if text.is_empty() {
         return None;
     }

@@ -7,7 +7,7 @@
 
 use crate::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::config::{
-    ASSIST_SLICE_NS, BREAK_UP_TICKS, CACHE_ROUND_NS, DROP_BYTES, IDLE_TICKS, POOLED_RECORD_TICKS, PRESSURE_PERCENT, RELEASE_GAP_NS, RETAIN_ALWAYS_BYTES,
+    ASSIST_SLICE_NS, BREAK_UP_TICKS, CACHE_ROUND_NS, DROP_AGAIN_SHARE, DROP_BYTES, DROP_ENDS_BYTES, IDLE_TICKS, POOLED_RECORD_TICKS, PRESSURE_PERCENT, RELEASE_GAP_NS, RETAIN_ALWAYS_BYTES,
     SURROUNDINGS_NS, TICK_NS,
 };
 use crate::counters::Event;
@@ -75,6 +75,8 @@ pub(crate) struct Scavenger {
     drained_tick: AtomicU32,
     /// What was free after the last drop, and could not be given back.
     drop_left: AtomicUsize,
+    /// What lived then. 0: that drop is over.
+    drop_live: AtomicUsize,
     work: Lock<Work>,
 }
 
@@ -113,6 +115,7 @@ impl Scavenger {
             sheds: AtomicU32::new(0),
             drained_tick: AtomicU32::new(0),
             drop_left: AtomicUsize::new(0),
+            drop_live: AtomicUsize::new(0),
             work: Lock::new(
                 Rank::Scavenger,
                 Work {
@@ -392,24 +395,31 @@ impl Scavenger {
     }
 
     /// Did so much become free at once that whoever freed it should give it back, because nobody else is there who would?
-    pub(crate) fn must_drop(&self, free: usize) -> bool {
+    ///
+    /// What lives is what is held and not free; what lies in caches and depots counts as if it did.
+    pub(crate) fn must_drop(&self, free: usize, held: usize) -> bool {
         let left = self.drop_left.load(Ordering::Relaxed);
         if free < left {
             self.drop_left.store(free, Ordering::Relaxed);
         }
-        free >= left.min(free) + DROP_BYTES && self.retain() != Retain::Keep
+        let (live, before) = (held.saturating_sub(free), self.drop_live.load(Ordering::Relaxed));
+        if before > 0 && live > before + DROP_ENDS_BYTES {
+            self.drop_live.store(0, Ordering::Relaxed);
+        }
+        let again = free > 0 && live + RETAIN_ALWAYS_BYTES.max(before / DROP_AGAIN_SHARE) <= before;
+        again || free >= left.min(free) + DROP_BYTES
     }
 
-    /// Gives all of it back, except a tenth of what is in use. What cannot be given back is not tried again before as much has come on top.
+    /// Gives all of it back, except a tenth of what is in use. What cannot be given back is not tried again before more has come on top.
     pub(crate) fn drop_now(&self, supply: &Supply) {
         let page_heap = &supply.page_heap;
         let keep = || RETAIN_ALWAYS_BYTES.max(page_heap.in_use() / 10);
         supply.drain_depots();
         while page_heap.free() > keep() && Self::release_some(Rested::any(self.now()), supply).is_ok() {}
-        let mut within = WithinSpans::new();
-        within.tick(true);
-        while supply.free_within_spans() > keep() && supply.release_within_spans(&mut within).is_ok() {}
-        self.drop_left.store(page_heap.free() + supply.free_within_spans(), Ordering::Relaxed);
+        supply.release_all_within_spans(|| supply.free_within_spans() > keep());
+        let left = page_heap.free() + supply.free_within_spans();
+        self.drop_left.store(left, Ordering::Relaxed);
+        self.drop_live.store(page_heap.held().saturating_sub(left), Ordering::Relaxed);
     }
 
     /// Gives back all memory that no program and no living thread's cache has; says how many bytes it was.
@@ -422,12 +432,7 @@ impl Scavenger {
             }
         }
         supply.drain_depots();
-        let mut released = supply.page_heap.release_all(Rested::any(self.now()));
-        let mut within = WithinSpans::new();
-        within.tick(true);
-        while let Ok(some) = supply.release_within_spans(&mut within) {
-            released += some;
-        }
+        let released = supply.page_heap.release_all(Rested::any(self.now())) + supply.release_all_within_spans(|| true);
         let now_ns = os::now_ns();
         supply.page_heap.pauses.remember(PauseKind::ReleaseAll, now_ns, now_ns - began_ns, released);
         released
@@ -453,4 +458,37 @@ fn drain_pooled(registry: &Registry<Record>, supply: &Supply, which: impl Fn(&Re
     record.drain(supply);
     registry.pool_last(record);
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    #[test]
+    fn a_drop_goes_on_until_much_more_lives() {
+        let scavenger = Scavenger::new();
+        let must_drop = |free, live| scavenger.must_drop(free * MIB, (free + live) * MIB);
+        assert!(!must_drop(47, 16));
+        assert!(must_drop(48, 16));
+        // As `drop_now` leaves it: few blocks keep many pages.
+        let drops = |left: usize, live: usize| {
+            scavenger.drop_left.store(left * MIB, Ordering::Relaxed);
+            scavenger.drop_live.store(live * MIB, Ordering::Relaxed);
+        };
+        drops(30, 16);
+        assert!(!must_drop(31, 15));
+        assert!(must_drop(32, 14), "an eighth");
+        drops(20, 2);
+        assert!(!must_drop(21, 2));
+        assert!(must_drop(21, 1), "not for less than what is always kept");
+        assert!(!must_drop(0, 1), "there is nothing to give");
+        drops(20, 16);
+        assert!(!must_drop(10, 28), "a little more lives");
+        assert!(must_drop(24, 14));
+        assert!(!must_drop(10, 29), "much more lives: the drop is over");
+        assert!(!must_drop(24, 14));
+        assert!(must_drop(58, 14));
+    }
 }

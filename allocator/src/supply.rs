@@ -284,6 +284,10 @@ impl Supply {
         }
         self.drain_depots();
         self.page_heap.release_all(Rested::any(self.page_heap.tick()));
+        if self.page_heap.marks.hard() != usize::MAX {
+            // Spans without any block that is out may wait for this; see `Central::place`.
+            self.release_all_within_spans(|| true);
+        }
         self.central(class).refill(class, room, self.ground(), emptied)
     }
 
@@ -368,6 +372,19 @@ impl Supply {
         }
         within.released += released;
         Ok(released)
+    }
+
+    /// Looks through all spans, as long as `goes_on`, and gives back what is free, rested or not; says how many bytes that was.
+    pub(crate) fn release_all_within_spans(&self, goes_on: impl Fn() -> bool) -> usize {
+        let mut within = WithinSpans::new();
+        within.tick(true);
+        let mut released = 0;
+        while goes_on()
+            && let Ok(some) = self.release_within_spans(&mut within)
+        {
+            released += some;
+        }
+        released
     }
 
     /// Empties all depots into central.
@@ -493,5 +510,37 @@ impl Supply {
         for class in SizeClass::all() {
             self.central(class).look_again(class, self.ground(), |magazine| self.spare_magazine(magazine));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::HugePages;
+    use crate::os::sim::World;
+
+    /// A span from which pages were given back may be full of free blocks and not end, at the hard limit: others get its memory all the same.
+    #[test]
+    fn at_the_hard_limit_no_free_page_is_out_of_reach() {
+        let world = World::new();
+        let _here = world.enter();
+        let supply: &Supply = Box::leak(Box::new(Supply::new()));
+        supply.page_heap.set_huge_pages(HugePages::Never);
+        let class_of = |bytes| SizeClass::all().find(|class| class.bytes() == bytes).expect("a class");
+        let (class, other) = (class_of(2048), class_of(4096));
+        let mut blocks = vec![core::ptr::null_mut(); 32 * class.span_blocks() as usize];
+        for room in blocks.chunks_mut(class.span_blocks() as usize) {
+            assert_eq!(supply.refill(class, room), room.len());
+        }
+        let spans = || blocks.chunks(class.span_blocks() as usize);
+        spans().for_each(|blocks| supply.flush_blocks(class, &blocks[1..]));
+        assert!(supply.release_all_within_spans(|| true) > 0);
+        let held = supply.page_heap.held();
+        supply.page_heap.marks.set_hard(held);
+        spans().for_each(|blocks| supply.flush_blocks(class, &blocks[..1]));
+        assert_eq!(supply.refill(other, &mut [core::ptr::null_mut(); 8]), 8);
+        assert!(supply.page_heap.held() <= held);
+        assert_eq!(supply.central(class).span_count(), 0);
+        supply.page_heap.check();
     }
 }

@@ -5,6 +5,7 @@
 
 use core::ffi::CStr;
 
+use crate::options::parse_number;
 use crate::os;
 
 /// Paths of control groups longer than this are taken for absent.
@@ -90,10 +91,7 @@ fn each_group<'a>(group: &'a [u8], mut each: impl FnMut(&'a [u8])) {
 /// The digits that a text begins with. `max`, as a group without a limit says, is none.
 fn number(text: &[u8]) -> Option<u64> {
     let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    if digits == 0 {
-        return None;
-    }
-    text[..digits].iter().try_fold(0_u64, |number, &byte| number.checked_mul(10)?.checked_add(u64::from(byte - b'0')))
+    parse_number(&text[..digits])
 }
 
 /// The whole percents behind `some avg10=`.

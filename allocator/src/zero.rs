@@ -109,10 +109,12 @@ impl ZeroBlocks {
         Ok(())
     }
 
+    #[cfg(freestone_c)]
     pub(crate) fn before_fork(&self) {
         self.handed.before_fork();
     }
 
+    #[cfg(freestone_c)]
     pub(crate) fn after_fork(&self) {
         self.handed.after_fork();
     }

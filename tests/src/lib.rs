@@ -150,6 +150,20 @@ pub fn run(command: &mut Command) -> Ending {
     output.into()
 }
 
+/// Plays a scenario of one of this crate's programs, without options from outside. It must come to its end; what it said is printed.
+///
+/// # Panics
+///
+/// When it does not.
+pub fn scenario(program: &str, name: &str) -> Ending {
+    let ending = run(Command::new(program).arg(name).env_remove("FREESTONE"));
+    print!("{name}:\n{}", ending.out);
+    assert_eq!(ending.code, Some(0), "{ending:#?}");
+    // A scenario that cannot be played here says so.
+    assert!(ending.out.ends_with("alive\n"), "{ending:#?}");
+    ending
+}
+
 /// Waits for a state, however long that takes, up to a time that no machine needs. Says whether it came; allocates nothing.
 ///
 /// The state is the claim, not the time.

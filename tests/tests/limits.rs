@@ -1,10 +1,15 @@
 //! The soft limit is held by giving back, the hard one by null, and before that the fuse says so in one line. They can be changed at any time.
 
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use freestone_tests::{Ending, run};
 
+/// One at a time: a limit is kept by threads that get to run.
+static ALONE: Mutex<()> = Mutex::new(());
+
 fn play(name: &str, environment: &str) -> Ending {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let ending = run(Command::new(env!("CARGO_BIN_EXE_limits")).arg(name).env("FREESTONE", environment));
     print!("{name}, {environment}:\n{}", ending.out);
     ending
@@ -23,6 +28,11 @@ fn below_the_soft_limit_by_giving_back() {
 }
 
 #[test]
+fn below_the_soft_limit_in_other_sizes() {
+    assert_eq!(scenario("soft_in_other_sizes").err, "");
+}
+
+#[test]
 fn above_the_soft_limit_no_allocation_fails() {
     assert_eq!(scenario("soft_below_live").err, "");
 }
@@ -34,7 +44,7 @@ fn are_fuse_lines(err: &str) -> bool {
 
 #[test]
 fn at_the_hard_limit_nothing_more() {
-    for name in ["hard", "hard_removed"] {
+    for name in ["hard", "hard_removed", "hard_together"] {
         let ending = scenario(name);
         assert!(are_fuse_lines(&ending.err), "{ending:#?}");
     }

@@ -1,16 +1,8 @@
 //! What a program does not use any more goes back to the system: while it sleeps, by a thread of the allocator's own; where there is none, by
 //! those that run. As much as was chosen is kept, and what is kept or given back is told.
 
-use std::process::Command;
-
-use freestone_tests::run;
-
 fn scenario(name: &str) {
-    let ending = run(Command::new(env!("CARGO_BIN_EXE_memory_comes_back")).arg(name).env_remove("FREESTONE"));
-    print!("{name}:\n{}", ending.out);
-    assert_eq!((ending.code, ending.err.as_str()), (Some(0), ""), "{ending:#?}");
-    // A scenario that cannot be played here says so.
-    assert!(ending.out.ends_with("alive\n"));
+    assert_eq!(freestone_tests::scenario(env!("CARGO_BIN_EXE_memory_comes_back"), name).err, "");
 }
 
 #[test]

@@ -1,15 +1,7 @@
 //! A thread that sleeps does not keep what it caches: others take it, or it says so itself. Nothing that the program has is touched.
 
-use std::process::Command;
-
-use freestone_tests::run;
-
 fn scenario(name: &str) {
-    let ending = run(Command::new(env!("CARGO_BIN_EXE_sleepers")).arg(name).env_remove("FREESTONE"));
-    print!("{name}:\n{}", ending.out);
-    assert_eq!((ending.code, ending.err.as_str()), (Some(0), ""), "{ending:#?}");
-    // A scenario that cannot be played here says so.
-    assert!(ending.out.ends_with("alive\n"));
+    assert_eq!(freestone_tests::scenario(env!("CARGO_BIN_EXE_sleepers"), name).err, "");
 }
 
 #[test]

@@ -182,10 +182,7 @@ impl Central {
             // SAFETY: a span on a list exists (I-span).
             let released = usize::from(unsafe { ground.page_heap.table.record(page) }.released.load(Ordering::Relaxed));
             // At the hard limit, what was given back cannot be had again.
-            let aside = if released == 0 { None } else { ground.page_heap.set_aside(released * os::page_bytes()) };
-            if released != 0 && aside.is_none() {
-                break;
-            }
+            let Some(_aside) = ground.page_heap.set_aside(released * os::page_bytes()) else { break };
             got += take_from_span(spans, class, page, &mut room[..wanted - got], ground);
         }
         // Relaxed: written under the lock; readers only want a count.
@@ -242,14 +239,28 @@ impl Central {
     fn gained(&self, spans: &mut Spans, class: SizeClass, head: PageIndex, record: &PageRecord, count: u32, ground: Ground<'_>) {
         let free = u32::from(record.free.load(Ordering::Relaxed)) + count;
         record.free.store(free as u16, Ordering::Relaxed);
-        if record.list.load(Ordering::Relaxed) == CLAIMED {
-            // Whoever has claimed it puts it where it belongs.
-        } else if free == class.span_blocks() {
-            spans.unlist(head, record, ground);
-            self.end_span(class, head, record, ground);
-        } else {
-            spans.relist(head, record, free, ground);
+        // Whoever has claimed it puts it where it belongs.
+        if record.list.load(Ordering::Relaxed) != CLAIMED {
+            self.place(spans, class, head, record, ground);
         }
+    }
+
+    /// Puts a span where it belongs by now: on a list, or to the page heap if all its blocks are here.
+    fn place(&self, spans: &mut Spans, class: SizeClass, head: PageIndex, record: &PageRecord, ground: Ground<'_>) {
+        let free = u32::from(record.free.load(Ordering::Relaxed));
+        if free == class.span_blocks() {
+            // For the page heap all of it holds memory. Where so much may not be held, it stays here until the rest was given back as well.
+            let released = usize::from(record.released.load(Ordering::Relaxed)) * os::page_bytes();
+            if let Some(_aside) = ground.page_heap.set_aside(released) {
+                spans.unlist(head, record, ground);
+                regain(record, ground);
+                self.end_span(class, head, record, ground);
+                ground.page_heap.give_run(head, class.span_pages());
+                return;
+            }
+            record.seen.store(0, Ordering::Relaxed);
+        }
+        spans.relist(head, record, free, ground);
     }
 
     #[cold]
@@ -344,26 +355,22 @@ impl Central {
         // SAFETY: a claimed span exists.
         let record = unsafe { ground.page_heap.table.record(claimed.head) };
         record.list.store(0, Ordering::Relaxed);
-        let before = record.released.load(Ordering::Relaxed);
-        let mut released = 0;
-        if purged {
-            let pages = claimed.pages.count_ones() as u16;
-            record.released.store(pages, Ordering::Relaxed);
-            released = usize::from(pages - before) * os::page_bytes();
-            ground.page_heap.released_within(released);
-        }
-        let free = u32::from(record.free.load(Ordering::Relaxed));
-        if free == class.span_blocks() {
+        let before = usize::from(record.released.load(Ordering::Relaxed)) * os::page_bytes();
+        let now = if purged { claimed.pages.count_ones() as usize * os::page_bytes() } else { before };
+        if now == class.span_bytes() && u32::from(record.free.load(Ordering::Relaxed)) == class.span_blocks() {
             self.end_span(class, claimed.head, record, ground);
+            ground.page_heap.give_clean_run(claimed.head, class.span_pages(), before);
         } else {
-            spans.relist(claimed.head, record, free, ground);
+            record.released.store((now / os::page_bytes()) as u16, Ordering::Relaxed);
+            ground.page_heap.released_within(now - before);
+            self.place(spans, class, claimed.head, record, ground);
         }
-        released
+        now - before
     }
 
+    /// A span → pages of nobody's, which the caller gives back.
     #[cold]
     fn end_span(&self, class: SizeClass, head: PageIndex, record: &PageRecord, ground: Ground<'_>) {
-        regain(record, ground);
         let cell = record.cell.swap(0, Ordering::Relaxed);
         if cell != 0 {
             // SAFETY: the span's bits, and the span ends here.
@@ -377,7 +384,6 @@ impl Central {
         unsafe { ground.page_heap.table.set_class_byte(head, class.span_pages(), 0) };
         self.span_count.fetch_sub(1, Ordering::Relaxed);
         ground.page_heap.counters.count(Event::SpanDeath);
-        ground.page_heap.give_run(head, class.span_pages());
     }
 
     // ---- blocks that are spans -------------------------------------------------------------------------------------

@@ -250,7 +250,7 @@ impl Cut {
         entry.granules.store(granules as u16, Ordering::Relaxed);
         entry.class.store(class.index() as u8, Ordering::Relaxed);
         entry.blocks.store(blocks as u8, Ordering::Relaxed);
-        self.own(tables, first, granules, run + 1, class);
+        self.own(tables, first, granules, run + 1);
         self.link(tables, run);
         Some(run)
     }
@@ -286,11 +286,11 @@ impl Cut {
     }
 
     /// Gives granules to a run, `owner` being its index plus one, or takes them back from it: 0.
-    fn own(&mut self, tables: &Tables, first: usize, granules: usize, owner: u16, class: SizeClass) {
+    fn own(&mut self, tables: &Tables, first: usize, granules: usize, owner: u16) {
         for granule in first..first + granules {
             tables.owners[granule].store(owner, Ordering::Relaxed);
             #[cfg(freestone_c)]
-            tables.classes[granule].store(if owner == 0 { 0 } else { class.byte() }, Ordering::Relaxed);
+            tables.classes[granule].store(owner.checked_sub(1).map_or(0, |run| tables.run(run).class.load(Ordering::Relaxed) + 1), Ordering::Relaxed);
             let bit = 1 << (granule % WORD_BITS);
             let word = &mut self.taken[granule / WORD_BITS];
             *word = if owner == 0 { *word & !bit } else { *word | bit };
@@ -360,7 +360,7 @@ impl Cut {
             self.unlink(tables, run);
         }
         let first = usize::from(entry.first_granule.load(Ordering::Relaxed));
-        self.own(tables, first, usize::from(entry.granules.load(Ordering::Relaxed)), 0, class);
+        self.own(tables, first, usize::from(entry.granules.load(Ordering::Relaxed)), 0);
         entry.next.store(self.ended, Ordering::Relaxed);
         self.ended = run + 1;
         true

@@ -365,3 +365,35 @@ fn at_the_hard_limit_released_pages_stay_released() {
     heap.page_heap.marks.set_hard(usize::MAX);
     assert!(!heap.refill(class, 1).is_empty());
 }
+
+/// Pages that were given back within a span must not count as held again only because the span ends.
+#[test]
+fn at_the_hard_limit_a_span_ends_when_all_of_it_was_given_back() {
+    let world = World::new();
+    let _here = world.enter();
+    let heap = heap();
+    heap.page_heap.set_huge_pages(crate::options::HugePages::Never);
+    let class = class(2048);
+    let (central, blocks) = (&heap.centrals[class.index()], heap.refill(class, class.span_blocks() as usize));
+    for block in &blocks {
+        // SAFETY: the test has the block.
+        unsafe { block.write_bytes(7, class.bytes()) };
+    }
+    heap.flush(class, &blocks[1..]);
+    let head = span_of(blocks[0].addr(), class, heap.ground()).expect("it is in a span");
+    let release = || central.release_within(head, class, true, heap.ground(), |_| {}).0;
+    let released = release();
+    let held = heap.page_heap.held();
+    assert_eq!(released + held, class.span_bytes());
+    heap.page_heap.marks.set_hard(held);
+    heap.flush(class, &blocks[..1]);
+    assert_eq!((central.span_count(), heap.page_heap.held()), (1, held), "no page came back, and none is held again");
+    assert_eq!(release(), held);
+    assert_eq!((central.span_count(), heap.page_heap.held(), heap.page_heap.all_released_within()), (0, 0, 0));
+    heap.page_heap.check();
+    heap.page_heap.marks.set_hard(usize::MAX);
+    let again = heap.refill(class, 1);
+    // SAFETY: the test has the block.
+    let content = unsafe { core::slice::from_raw_parts(again[0].map_addr(|address| address & !ZEROED), class.bytes()) };
+    assert!(content.iter().all(|byte| *byte == 0));
+}

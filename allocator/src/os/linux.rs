@@ -433,7 +433,7 @@ fn errno() -> i32 {
 }
 
 /// Tells a C program why something failed.
-#[cfg(any(freestone_c, test))]
+#[cfg(freestone_c)]
 pub(crate) fn set_errno(errno: i32) {
     drop(KeepErrno(errno));
 }

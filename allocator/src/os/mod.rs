@@ -44,7 +44,9 @@ pub(crate) use system::{
 };
 
 #[cfg(any(freestone_c, test))]
-pub(crate) use system::{map_untouchable, set_errno};
+pub(crate) use system::map_untouchable;
+#[cfg(freestone_c)]
+pub(crate) use system::set_errno;
 
 /// How often the system runs the destructors of a dying thread before it gives up (`PTHREAD_DESTRUCTOR_ITERATIONS`).
 /// `ThreadSanitizer` takes its own leave in the last one, and nothing that it watches may run after that.

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use super::{MapError, linux};
 
 pub(crate) use linux::{
-    KeepErrno, abort, at_fork, exit, exit_key, exit_value, has_threads, is_mapped, map_untouchable, name_thread, page_bytes, processor, set_errno, set_exit_value, thread_id, thread_is_gone,
+    KeepErrno, abort, at_fork, exit, exit_key, exit_value, has_threads, is_mapped, map_untouchable, name_thread, page_bytes, processor, set_exit_value, thread_id, thread_is_gone,
     wait, wait_for, wake_one, write_error,
 };
 

@@ -54,16 +54,13 @@ pub(crate) struct Step {
     vacated: bool,
     /// The tick in which pages last became free.
     freed_tick: u32,
+    /// Some of it was used since it was added or reopened.
+    was_used: bool,
 }
 
 impl Step {
     fn list(&self) -> usize {
         if self.vacated { VACATED } else { usize::from(self.longest) }
-    }
-
-    /// Pages that are free and hold memory.
-    fn dirty_pages(&self) -> u32 {
-        PageBits::ALL.and_not(self.used.or(self.clean)).count()
     }
 }
 
@@ -146,6 +143,8 @@ pub(crate) struct Filler {
     /// The step that has been empty for the longest, plus one: the other end of that list.
     oldest_empty: u32,
     totals: PageTotals,
+    /// What [`PageTotals::held`] was when that was noted last.
+    noted: usize,
     /// Steps that were mapped once and are not now: they are mapped again first. Step plus one, linked by `next`.
     unmapped: u32,
     /// Steps that were ever added: from here, kept as its complement (a heap begins as zeros) …
@@ -167,6 +166,7 @@ impl Filler {
             occupied: [0; LISTS.div_ceil(64)],
             oldest_empty: 0,
             totals: PageTotals { mapped: 0, used: 0, clean: 0, claimed_clean: 0, vacated_steps: 0 },
+            noted: 0,
             unmapped: 0,
             first: 0,
             end: 0,
@@ -185,6 +185,12 @@ impl Filler {
 
     pub(crate) fn totals(&self) -> PageTotals {
         self.totals
+    }
+
+    /// How many pages more hold memory than when this was asked last; negative: fewer.
+    pub(crate) fn take_change(&mut self) -> isize {
+        let held = self.totals.held();
+        held.cast_signed() - core::mem::replace(&mut self.noted, held).cast_signed()
     }
 
     #[inline]
@@ -222,6 +228,7 @@ impl Filler {
         let entry = self.step(step);
         debug_assert!(entry.vacated);
         entry.vacated = false;
+        entry.was_used = false;
         entry.backing = backing;
         self.totals.vacated_steps -= 1;
         self.link(step);
@@ -411,6 +418,7 @@ impl Filler {
         entry.used.clear(at, pages);
         entry.used_pages -= pages as u16;
         entry.freed_tick = tick;
+        entry.was_used = true;
         let gap = entry.used.gap_around(at, pages);
         let longest = gap.max(u32::from(entry.longest));
         self.refile(step, longest);
@@ -422,6 +430,16 @@ impl Filler {
         let step = page.step();
         self.step(step).runs -= 1;
         self.vacate(step, page.in_step(), pages, tick);
+    }
+
+    /// Takes a run back all of which was purged meanwhile, in a step that was [broken up](Self::break_up) for that. Its pages are clean and zero.
+    pub(crate) fn give_clean(&mut self, page: PageIndex, pages: u32, tick: u32) {
+        debug_assert_ne!(self.step(page.step()).backing, Backing::HugePages);
+        self.give(page, pages, tick);
+        let entry = self.step(page.step());
+        entry.clean.set(page.in_step(), pages);
+        entry.zero.set(page.in_step(), pages);
+        self.totals.clean += pages as usize;
     }
 
     /// Makes a run longer where it is, if the pages behind it are free. `Some(true)`: the new pages are zero.
@@ -441,15 +459,15 @@ impl Filler {
         self.vacate(page.step(), page.in_step() + pages - less, less, tick);
     }
 
-    /// Claims the step that has been empty for the longest, if that was in or before tick `until` and it holds memory. All its pages count
-    /// as used until [`purged`](Self::purged).
+    /// Claims the step that has been empty for the longest, if that was in or before tick `until` and it was used: it holds memory, or if all
+    /// of it went piece by piece, its tables' entries do. All its pages count as used until [`purged`](Self::purged).
     pub(crate) fn claim_empty_dirty(&mut self, until: u32) -> Option<DirtyRun> {
         let mut link = self.oldest_empty;
-        // Few are empty and hold nothing: those that were added and never used.
+        // Few are empty and were never used: those that were added just now.
         for _ in 0..LOOKS {
             let step = link.checked_sub(1)?;
             let entry = self.step(step);
-            if entry.dirty_pages() > 0 {
+            if entry.was_used {
                 return is_by(entry.freed_tick, until).then(|| self.claim(step, 0, STEP_PAGES));
             }
             link = entry.previous;
@@ -571,8 +589,10 @@ impl Filler {
 
     /// Puts back a step that could not be unmapped. It is dirty for all we know.
     pub(crate) fn restore_empty(&mut self, step: u32) {
-        self.step(step).clean = PageBits::default();
-        self.step(step).zero = PageBits::default();
+        let entry = self.step(step);
+        entry.clean = PageBits::default();
+        entry.zero = PageBits::default();
+        entry.was_used = true;
         self.link(step);
         self.totals.mapped += STEP_PAGES as usize;
     }
@@ -589,7 +609,7 @@ impl Filler {
             while let Some(step) = link.checked_sub(1) {
                 let entry = self.step(step).clone();
                 assert_eq!(entry.list(), list);
-                assert!(!entry.vacated || (entry.used_pages == 0 && entry.dirty_pages() == 0));
+                assert!(!entry.vacated || (entry.used_pages == 0 && entry.clean == PageBits::ALL));
                 totals.vacated_steps += usize::from(entry.vacated);
                 assert_eq!(entry.previous, previous);
                 assert_eq!(entry.used.runs(false).map(|(_, pages)| pages).max().unwrap_or(0), u32::from(entry.longest));
@@ -689,6 +709,7 @@ mod tests {
 
     /// A random walk beside the simplest model: which pages are used, which hold memory, which were touched.
     #[test]
+    #[allow(clippy::too_many_lines, reason = "one arm for each thing that happens")]
     fn runs_never_overlap_and_the_sums_hold() {
         let mut filler = filler(STEPS);
         let mut live: BTreeMap<u32, u32> = BTreeMap::new();
@@ -732,7 +753,15 @@ mod tests {
                     let nth = random(live.len() as u32) as usize;
                     let (&page, &pages) = live.iter().nth(nth).expect("within the count");
                     live.remove(&page);
-                    filler.give(PageIndex(page), pages, tick);
+                    if random(4) > 0 {
+                        filler.give(PageIndex(page), pages, tick);
+                    } else {
+                        let step = PageIndex(page).step();
+                        assert_eq!(filler.break_up(step), !core::mem::replace(&mut small[step as usize], true));
+                        filler.give_clean(PageIndex(page), pages, tick);
+                        dirty[page as usize..(page + pages) as usize].fill(false);
+                        touched[page as usize..(page + pages) as usize].fill(false);
+                    }
                 }
                 8 if !live.is_empty() => {
                     let nth = random(live.len() as u32) as usize;
@@ -760,7 +789,7 @@ mod tests {
                     if let Some(run) = claimed {
                         let range = run.page.0 as usize..(run.page.0 + run.pages) as usize;
                         assert!(run.pages == STEP_PAGES || dirty[range.clone()].iter().all(|dirty| *dirty));
-                        assert!(dirty[range.clone()].contains(&true));
+                        assert_eq!(run.dirty, dirty[range.clone()].iter().filter(|dirty| **dirty).count() as u32);
                         assert!(live.range(run.page.0..run.page.0 + run.pages).next().is_none());
                         let works = random(4) != 0;
                         filler.purged(&run, works);
@@ -838,6 +867,31 @@ mod tests {
         filler.reopen(step, backing);
         assert_eq!(take(&mut filler, 1, 1).map(|run| run.zeroed), Some(true));
         filler.check(3);
+    }
+
+    #[test]
+    fn a_step_that_went_piece_by_piece_is_given_back_as_a_whole() {
+        const MANY: u32 = 3 * LOOKS;
+        let mut filler = filler(MANY + 1);
+        let runs: Vec<Run> = (0..2 * MANY).map(|_| take(&mut filler, 128, 1).expect("room")).collect();
+        let last = take(&mut filler, 256, 1).expect("room");
+        for (tick, run) in runs.iter().enumerate() {
+            filler.break_up(run.page.step());
+            filler.give_clean(run.page, 128, tick as u32);
+        }
+        assert_eq!((filler.totals().held(), filler.take_change()), (256, 256));
+        filler.give(last.page, 256, 2 * MANY);
+        // Or nobody would look as far as the one that holds memory.
+        for _ in 0..MANY {
+            let claimed = filler.claim_empty_dirty(2 * MANY).expect("its tables' entries go");
+            assert_eq!((claimed.pages, claimed.dirty), (256, 0));
+            filler.purged(&claimed, true);
+        }
+        let claimed = filler.claim_empty_dirty(2 * MANY).expect("it is the last");
+        assert_eq!((claimed.page, claimed.dirty), (last.page, 256));
+        filler.purged(&claimed, true);
+        assert_eq!((filler.totals().vacated_steps as u32, filler.take_change()), (MANY + 1, -256));
+        filler.check(MANY + 1);
     }
 
     #[test]

@@ -81,6 +81,8 @@ pub(crate) struct Slots {
     count: usize,
     capacity: usize,
     totals: SlotTotals,
+    /// How much of it was dirty when that was noted last.
+    noted: usize,
     /// The next unused address, and the end of the range for slots.
     next: usize,
     end: usize,
@@ -116,6 +118,7 @@ impl Slots {
             count: 0,
             capacity: 0,
             totals: SlotTotals { mapped: 0, dirty: 0, live: 0 },
+            noted: 0,
             next: 0,
             end: 0,
             live: 0,
@@ -130,6 +133,12 @@ impl Slots {
 
     pub(crate) fn totals(&self) -> SlotTotals {
         self.totals
+    }
+
+    /// How many bytes more may hold memory than when this was asked last; negative: fewer.
+    pub(crate) fn take_change(&mut self) -> isize {
+        let dirty = self.totals.dirty;
+        dirty.cast_signed() - core::mem::replace(&mut self.noted, dirty).cast_signed()
     }
 
     fn all(&self) -> &[Slot] {

@@ -77,13 +77,12 @@ pub(crate) struct PageHeap {
     in_use: AtomicUsize,
     /// The most that was in use since somebody asked.
     peak: AtomicUsize,
-    /// Bytes of pages that hold memory, used or free, less those that central gave back within its spans. Written under `state`.
-    held_in_steps: AtomicUsize,
-    /// The same of slots. Written under `huge`.
-    held_in_slots: AtomicUsize,
+    /// Bytes of pages and slots that hold memory, used or free, less what was given back within runs in use. One number, so that whoever reads
+    /// it never finds more than was granted.
+    held: AtomicUsize,
     /// Bytes within runs in use that were given back all the same, because only central's free blocks were there.
     released_within: AtomicUsize,
-    /// Bytes that somebody is about to hold in a slot.
+    /// Bytes that somebody is about to hold, in a slot or within a run in use.
     coming: AtomicUsize,
     /// The current tick, told by the scavenger.
     tick: AtomicU32,
@@ -100,7 +99,8 @@ pub(crate) struct SetAside<'a> {
 
 impl Drop for SetAside<'_> {
     fn drop(&mut self) {
-        self.page_heap.coming.fetch_sub(self.bytes, Ordering::Relaxed);
+        // Release: by now it is held. Pairs with the Acquire in `may_hold`.
+        self.page_heap.coming.fetch_sub(self.bytes, Ordering::Release);
     }
 }
 
@@ -166,8 +166,7 @@ impl PageHeap {
             generation: AtomicU32::new(0),
             in_use: AtomicUsize::new(0),
             peak: AtomicUsize::new(0),
-            held_in_steps: AtomicUsize::new(0),
-            held_in_slots: AtomicUsize::new(0),
+            held: AtomicUsize::new(0),
             released_within: AtomicUsize::new(0),
             coming: AtomicUsize::new(0),
             tick: AtomicU32::new(0),
@@ -178,24 +177,17 @@ impl PageHeap {
 
     /// Chooses which pages new steps ask for.
     pub(crate) fn set_huge_pages(&self, option: HugePages) {
-        // Relaxed, here and in `huge_pages`: the option orders nothing.
+        // Relaxed, here and below: the option orders nothing.
         self.huge_pages.store(option as u8, Ordering::Relaxed);
     }
 
-    /// What was chosen.
-    pub(crate) fn huge_pages_option(&self) -> HugePages {
+    /// What was chosen; but where the choice is ours, none while they stall.
+    fn huge_pages(&self, now_ns: u64) -> HugePages {
         match self.huge_pages.load(Ordering::Relaxed) {
             1 => HugePages::Never,
             2 => HugePages::Always,
+            _ if !self.stall_guard.allows(now_ns) => HugePages::Never,
             _ => HugePages::Auto,
-        }
-    }
-
-    /// The same; but where the choice is ours, none while they stall.
-    fn huge_pages(&self, now_ns: u64) -> HugePages {
-        match self.huge_pages_option() {
-            HugePages::Auto if !self.stall_guard.allows(now_ns) => HugePages::Never,
-            chosen => chosen,
         }
     }
 
@@ -228,14 +220,12 @@ impl PageHeap {
     /// Memory that the heap holds from the system, tables and records of our own aside.
     pub(crate) fn held(&self) -> usize {
         // Relaxed, here and below: numbers of a moment.
-        let pages = self.held_in_steps.load(Ordering::Relaxed) + self.held_in_slots.load(Ordering::Relaxed);
-        pages.saturating_sub(self.released_within.load(Ordering::Relaxed))
+        self.held.load(Ordering::Relaxed)
     }
 
     /// Free memory that could be given back.
     pub(crate) fn free(&self) -> usize {
-        let held = self.held_in_steps.load(Ordering::Relaxed) + self.held_in_slots.load(Ordering::Relaxed);
-        held.saturating_sub(self.in_use())
+        (self.held() + self.all_released_within()).saturating_sub(self.in_use())
     }
 
     /// The steps, and how long that took if it took long.
@@ -247,56 +237,59 @@ impl PageHeap {
         state
     }
 
-    /// Notes what the steps hold now; says by how much that is more than before. The lock is held.
-    fn note_steps(&self, fillers: &[Filler; 2]) -> usize {
-        let held = (fillers[0].totals().held() + fillers[1].totals().held()) * PAGE_BYTES;
-        // A load and a store: the lock is held.
-        let before = self.held_in_steps.load(Ordering::Relaxed);
-        self.held_in_steps.store(held, Ordering::Relaxed);
-        held.saturating_sub(before)
+    /// Notes what a filler holds now; says by how much that is more than before. The lock is held.
+    fn note_steps(&self, filler: &mut Filler) -> usize {
+        self.note(filler.take_change() * PAGE_BYTES as isize)
     }
 
     /// The same for slots.
-    fn note_slots(&self, slots: &Slots) -> usize {
-        let held = slots.totals().dirty;
-        let before = self.held_in_slots.load(Ordering::Relaxed);
-        self.held_in_slots.store(held, Ordering::Relaxed);
-        held.saturating_sub(before)
+    fn note_slots(&self, slots: &mut Slots) -> usize {
+        self.note(slots.take_change())
     }
 
-    /// May so much more be held?
-    fn may_hold(&self, more: usize) -> bool {
-        more == 0
-            || self.held().saturating_add(self.coming.load(Ordering::Relaxed)).saturating_add(more) <= self.marks.hard()
+    /// So much more is held, or less; says how much more.
+    fn note(&self, change: isize) -> usize {
+        if change != 0 {
+            // Adding wraps round, so that less is added as well.
+            self.held.fetch_add(change.cast_unsigned(), Ordering::Relaxed);
+        }
+        change.max(0).cast_unsigned()
+    }
+
+    /// How many bytes more may be held. Asked under the lock of the steps, so that who asks sees what others have just been granted.
+    fn may_hold(&self) -> usize {
+        let hard = self.marks.hard();
+        if hard == usize::MAX {
+            return hard;
+        }
+        // Acquire: what is not to come any more is held. Pairs with the Release of `SetAside`. In this order some bytes may count twice for a
+        // moment, and none never.
+        let coming = self.coming.load(Ordering::Acquire);
+        hard.saturating_sub(self.held().saturating_add(coming))
     }
 
     /// Sets `more` bytes aside that are going to be held, if they may be, until the result is dropped.
     pub(crate) fn set_aside(&self, more: usize) -> Option<SetAside<'_>> {
-        if self.marks.hard() == usize::MAX {
+        if more == 0 || self.marks.hard() == usize::MAX {
             return Some(SetAside { page_heap: self, bytes: 0 });
         }
-        // Under the lock of the steps, so that whoever asks sees what others have just been granted.
         let _state = self.state();
-        if !self.may_hold(more) {
+        if more > self.may_hold() {
             return None;
         }
         self.coming.fetch_add(more, Ordering::Relaxed);
         Some(SetAside { page_heap: self, bytes: more })
     }
 
-    /// How many pages more may be held. The lock is held.
-    fn may_hold_pages(&self) -> usize {
-        let held = self.held().saturating_add(self.coming.load(Ordering::Relaxed));
-        self.marks.hard().saturating_sub(held) / PAGE_BYTES
-    }
-
     /// So many bytes within runs in use were given back, because only free blocks lay there.
     pub(crate) fn released_within(&self, bytes: usize) {
         self.released_within.fetch_add(bytes, Ordering::Relaxed);
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// They hold memory again, or will soon.
+    /// They hold memory again, or will soon: they were set aside.
     pub(crate) fn regained_within(&self, bytes: usize) {
+        self.held.fetch_add(bytes, Ordering::Relaxed);
         self.released_within.fetch_sub(bytes, Ordering::Relaxed);
         self.marks.took(bytes, self.held());
     }
@@ -319,10 +312,10 @@ impl PageHeap {
             // Acquire: sees the steps of the growths it counts. Pairs with the Release in `grow`.
             let generation = self.generation.load(Ordering::Acquire);
             let mut state = self.state();
-            let most = self.may_hold_pages();
+            let most = self.may_hold() / PAGE_BYTES;
             match state[zone as usize].take(pages, align, most) {
                 Ok(run) => {
-                    let more = self.note_steps(&state);
+                    let more = self.note_steps(&mut state[zone as usize]);
                     drop(state);
                     self.gain(pages as usize * PAGE_BYTES);
                     if more > 0 {
@@ -345,12 +338,24 @@ impl PageHeap {
         self.marks.freed(self.free());
     }
 
+    /// Takes a run back whose pages hold no memory any more. Of that, `released` bytes were [given back within it](Self::released_within) before.
+    pub(crate) fn give_clean_run(&self, page: PageIndex, pages: u32, released: usize) {
+        self.lose(pages as usize * PAGE_BYTES);
+        let mut state = self.state();
+        let filler = &mut state[zone_of(page) as usize];
+        filler.give_clean(page, pages, self.tick());
+        self.note(filler.take_change() * PAGE_BYTES as isize + released.cast_signed());
+        drop(state);
+        self.released_within.fetch_sub(released, Ordering::Relaxed);
+    }
+
     /// Makes a run longer where it is. `Some(true)`: the new pages are zero. `None`: it cannot grow there.
     pub(crate) fn extend_run(&self, page: PageIndex, pages: u32, more: u32) -> Option<bool> {
         let mut state = self.state();
-        let most = self.may_hold_pages();
-        let zeroed = state[zone_of(page) as usize].extend(page, pages, more, most)?;
-        let grown = self.note_steps(&state);
+        let most = self.may_hold() / PAGE_BYTES;
+        let filler = &mut state[zone_of(page) as usize];
+        let zeroed = filler.extend(page, pages, more, most)?;
+        let grown = self.note_steps(filler);
         drop(state);
         self.gain(more as usize * PAGE_BYTES);
         self.marks.took(grown, self.held());
@@ -638,7 +643,7 @@ impl PageHeap {
     fn settle_and_note(&self, slot: Slot) {
         let mut huge = self.huge.lock();
         huge.settle_slot(slot);
-        let more = self.note_slots(&huge);
+        let more = self.note_slots(&mut huge);
         drop(huge);
         self.marks.took(more, self.held());
     }
@@ -731,7 +736,7 @@ impl PageHeap {
         {
             let mut huge = self.huge.lock();
             huge.forget(slot.address);
-            self.note_slots(&huge);
+            self.note_slots(&mut huge);
         }
         // SAFETY: the block was given up by its owner, and the slot was claimed (I-claim).
         let unmapped = unsafe { self.unmap(slot.address, slot.mapped) };
@@ -807,7 +812,7 @@ impl PageHeap {
         huge.settle_slot(Slot { mapped: 0, dirty: 0, size: 0, state: State::Vacant, ..old });
         let live = Slot { mapped: size.max(old.mapped), dirty: dirty.max(size), size, state: State::Live, ..new };
         huge.settle_slot(live);
-        let more = self.note_slots(&huge);
+        let more = self.note_slots(&mut huge);
         drop(huge);
         self.marks.took(more, self.held());
         self.lose(old.size);
@@ -928,9 +933,9 @@ impl PageHeap {
                 }
             }
         }
-        let mut state = self.state();
-        state[zone as usize].purged(run, purged);
-        self.note_steps(&state);
+        let filler = &mut self.state()[zone as usize];
+        filler.purged(run, purged);
+        self.note_steps(filler);
         purged.then_some(run.dirty as usize * PAGE_BYTES)
     }
 
@@ -965,7 +970,7 @@ impl PageHeap {
             }
             let mut huge = self.huge.lock();
             huge.settle_slot(left);
-            self.note_slots(&huge);
+            self.note_slots(&mut huge);
             drop(huge);
             if slot.dirty > left.dirty {
                 return Ok(Some(slot.dirty - left.dirty));
@@ -986,7 +991,7 @@ impl PageHeap {
         let unmapped = unsafe { self.unmap(slot.address + keep, slot.mapped - keep) };
         let mut huge = self.huge.lock();
         huge.settle_tail(slot.address, if unmapped { keep } else { slot.mapped });
-        self.note_slots(&huge);
+        self.note_slots(&mut huge);
         // Refused once, it will be again; the others come another time.
         if unmapped { Ok(Some(slot.dirty.saturating_sub(keep))) } else { Err(()) }
     }
@@ -1030,12 +1035,13 @@ impl PageHeap {
         // SAFETY: the step is claimed (I-claim) and nobody uses any of its pages.
         let unmapped = unsafe { self.unmap(self.table.address(PageIndex::of_step(step)), STEP_BYTES) };
         let mut state = self.state();
+        let filler = &mut state[Zone::Window as usize];
         if unmapped {
-            state[Zone::Window as usize].put_unmapped(step);
+            filler.put_unmapped(step);
         } else {
-            state[Zone::Window as usize].restore_empty(step);
+            filler.restore_empty(step);
         }
-        self.note_steps(&state);
+        self.note_steps(filler);
         drop(state);
         if unmapped { Ok(Some(before.saturating_sub(self.held()))) } else { Err(()) }
     }

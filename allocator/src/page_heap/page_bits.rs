@@ -78,12 +78,8 @@ impl PageBits {
         Self(core::array::from_fn(|word| self.0[word] | other.0[word]))
     }
 
-    /// How many are set.
-    pub(crate) fn count(self) -> u32 {
-        self.0.iter().map(|word| word.count_ones()).sum()
-    }
-
     /// Bits that are set here and not there.
+    #[cfg(test)]
     pub(crate) fn and_not(self, other: Self) -> Self {
         Self(core::array::from_fn(|word| self.0[word] & !other.0[word]))
     }

@@ -577,14 +577,19 @@ pub(crate) fn drain_stack(hot: &StackSlot, cold: &ColdSlot, class: SizeClass, su
             supply.flush_blocks(class, blocks);
             cold.lost(blocks.len());
         }
-        cold.set_stack(hot, hot.state.load(Ordering::Relaxed) / ARMED_ONE, 0);
-        hot.capacity.store(0, Ordering::Relaxed);
-        hot.base.store(ptr::null_mut(), Ordering::Relaxed);
-        if let Some(stack) = cold.take_alloc_magazine() {
-            supply.spare_magazine(stack);
-        }
-        cold.depth.store(0, Ordering::Relaxed);
+        forget_stack(hot, cold, supply);
     });
+}
+
+/// A stack without blocks becomes what it was at first. The slot is being changed.
+fn forget_stack(hot: &StackSlot, cold: &ColdSlot, supply: &Supply) {
+    cold.set_stack(hot, hot.state.load(Ordering::Relaxed) / ARMED_ONE, 0);
+    hot.capacity.store(0, Ordering::Relaxed);
+    hot.base.store(ptr::null_mut(), Ordering::Relaxed);
+    if let Some(stack) = cold.take_alloc_magazine() {
+        supply.spare_magazine(stack);
+    }
+    cold.depth.store(0, Ordering::Relaxed);
 }
 
 /// As [`recall_split`].
@@ -594,14 +599,6 @@ pub(crate) fn recall_stack(hot: &StackSlot, cold: &ColdSlot, class: SizeClass, s
 
 /// As [`settle_split`].
 pub(crate) fn settle_stack(hot: &StackSlot, cold: &ColdSlot, class: SizeClass, supply: &Supply) {
-    let left = cold.settle_stack(hot, |cold| {
-        cold.set_stack(hot, hot.state.load(Ordering::Relaxed) / ARMED_ONE, 0);
-        hot.capacity.store(0, Ordering::Relaxed);
-        hot.base.store(ptr::null_mut(), Ordering::Relaxed);
-        if let Some(stack) = cold.take_alloc_magazine() {
-            supply.spare_magazine(stack);
-        }
-        cold.depth.store(0, Ordering::Relaxed);
-    });
+    let left = cold.settle_stack(hot, |cold| forget_stack(hot, cold, supply));
     give_left(class, left, supply);
 }

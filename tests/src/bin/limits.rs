@@ -118,6 +118,42 @@ fn soft() {
     assert_eq!(now.live_blocks(), 0);
 }
 
+/// What lives is four fifths of the soft limit, but in other sizes all the time: what is free is free in the wrong places, in depots and in spans
+/// of sizes that are not wanted any more.
+fn soft_in_other_sizes() {
+    const LIMIT: usize = 96 * MIB;
+    const MOST: usize = LIMIT + LIMIT / 20 + 16 * MIB;
+    const THREADS: usize = 8;
+    drop(take(1));
+    control::set_memory_limit(Limit::Bytes(LIMIT));
+    let (left, seed) = (AtomicU64::new(THREADS as u64), seed());
+    let worker = |nth: u64| {
+        let left = &left;
+        move || {
+            let mut random = Random::new(seed ^ nth);
+            let mut stock = Stock::new(LIMIT / 5 * 4 / THREADS);
+            for step in 0..10_000 {
+                let most = (4 * KIB) << (step / 500 % 5);
+                stock.replace(random.spread(most / 16, most), &mut random);
+            }
+            left.fetch_sub(1, Ordering::Relaxed);
+        }
+    };
+    let mut highest = 0;
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..THREADS as u64).map(|nth| scope.spawn(worker(nth))).collect();
+        while left.load(Ordering::Relaxed) > 0 {
+            highest = highest.max(resident_anonymous_bytes());
+            thread::sleep(Duration::from_millis(5));
+        }
+        join_all(workers);
+    });
+    let now = snapshot();
+    println!("highest {} KiB, {:?}", highest >> 10, now.limits);
+    assert!(highest <= MOST, "{highest}");
+    assert_eq!(now.live_blocks(), 0);
+}
+
 /// What lives is above the soft limit: no allocation fails, the program finishes, and the limit says that it did not hold.
 fn soft_below_live() {
     drop(take(1));
@@ -169,6 +205,43 @@ fn hard() {
         drop((blocks, others));
         assert_eq!(snapshot().live_blocks(), 0);
     }
+}
+
+/// Eight threads run into the hard limit together, and not past it, while somebody looks on.
+fn hard_together() {
+    const LIMIT: usize = 32 * MIB;
+    drop(take(1));
+    control::set_hard_limit(Limit::Bytes(LIMIT));
+    let (enough, seed, refusals) = (AtomicBool::new(false), seed(), AtomicU64::new(0));
+    thread::scope(|scope| {
+        let worker = |nth: u64| {
+            let refusals = &refusals;
+            move || {
+                let mut random = Random::new(seed ^ nth);
+                for _ in 0..20 {
+                    let mut blocks = Blocks::new();
+                    while let Some(block) = try_take(random.spread(16, 64 * KIB)) {
+                        blocks.push(block);
+                    }
+                    refusals.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        };
+        let watcher = scope.spawn(|| {
+            while !enough.load(Ordering::Relaxed) {
+                let held = control::held_bytes();
+                assert!(held <= LIMIT, "{held}");
+                thread::yield_now();
+            }
+        });
+        join_all((0..8).map(|nth| scope.spawn(worker(nth))).collect::<Vec<_>>());
+        enough.store(true, Ordering::Relaxed);
+        join_all([watcher]);
+    });
+    assert_eq!(refusals.into_inner(), 8 * 20);
+    let now = snapshot();
+    assert!(!now.approximate);
+    assert_eq!(now.live_blocks(), 0);
 }
 
 /// A thread waits at the limit until another one removes it.
@@ -370,6 +443,8 @@ fn main() {
         Some("soft_below_live") => soft_below_live(),
         Some("hard") => hard(),
         Some("hard_removed") => hard_removed(),
+        Some("hard_together") => hard_together(),
+        Some("soft_in_other_sizes") => soft_in_other_sizes(),
         Some("fuse") => fuse(),
         Some("changes") => changes(),
         _ => panic!("which scenario?"),

@@ -148,7 +148,7 @@ fn a_drop_starts_the_thread() {
 /// some lies in caches.
 fn a_drop_without_thread() {
     let before = before(OFF);
-    let height = rise_and_fall_in_order(OFF, BURST_BYTES);
+    let height = rise_and_fall(OFF, BURST_BYTES);
     let resident = resident_anonymous_bytes();
     println!("from {} KiB to {} KiB, at first {}", height >> 10, resident >> 10, before >> 10);
     assert!(height >= before + BURST_BYTES);
@@ -174,7 +174,7 @@ fn what_is_kept(handle: &'static Freestone, for_so_long: Duration) {
 /// A program in C that has one thread is not given a second one.
 fn for_c() {
     let before = before(FOR_C);
-    rise_and_fall_in_order(FOR_C, BURST_BYTES);
+    rise_and_fall(FOR_C, BURST_BYTES);
     thread::sleep(Duration::from_secs(2));
     // Slow paths come and go, and none of them starts one.
     drop(burst(FOR_C, MIB, &mut Random::new(2)));
@@ -182,7 +182,7 @@ fn for_c() {
     assert!(resident_anonymous_bytes() <= and_a_tenth(before + BURST_BYTES / 2), "the freeing thread does it");
     let (end, is_over) = mpsc::channel::<()>();
     let second = thread::spawn(move || is_over.recv().is_err());
-    rise_and_fall_in_order(FOR_C, BURST_BYTES);
+    rise_and_fall(FOR_C, BURST_BYTES);
     assert!(comes_true(PATIENCE, || snapshot().background_thread), "{:?}", snapshot().events);
     assert_eq!(thread_count(), 3);
     drop(end);
@@ -192,8 +192,7 @@ fn for_c() {
 
 /// The latest pauses, oldest first.
 fn latest_pauses() -> Vec<Pause> {
-    // SAFETY: numbers, and a kind, of which zero is one. There is no other way to come by a pause before there was any.
-    let mut pauses: Vec<Pause> = vec![unsafe { std::mem::zeroed() }; PAUSES_KEPT];
+    let mut pauses = vec![Pause::default(); PAUSES_KEPT];
     let count = recent_pauses(&mut pauses);
     pauses.truncate(count);
     pauses
@@ -324,7 +323,7 @@ fn no_thread_can_be_made() {
     let attempts = 1 + begun.elapsed().as_secs() / 10;
     assert!((1..=attempts).contains(&events.refusals), "{events:?}");
     assert_eq!(events.background_starts, events.refusals);
-    rise_and_fall_in_order(FORGETFUL, BURST_BYTES);
+    rise_and_fall(FORGETFUL, BURST_BYTES);
     let resident = resident_anonymous_bytes();
     assert!(resident <= and_a_tenth(before + BURST_BYTES / 2), "{resident} bytes are resident, {:?}", snapshot().bytes);
     assert_eq!((snapshot().background_thread, thread_count()), (false, 1));
