@@ -1,8 +1,9 @@
 //! The command line. Whatever is wrong with it is said in one sentence.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{ArgAction, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand};
 
 /// Below the options. The lines end by hand: for wrapping them clap would need one more crate.
 const DEFAULTS: &str = "\
@@ -81,11 +82,78 @@ pub(crate) enum Verb {
         /// A file of JSON lines; of several sessions in it the last one counts.
         file: PathBuf,
     },
+    /// Run any command on several malloc libraries, and compare its time and its memory.
+    Program(Program),
+    /// Our own: run a command and say what it cost.
+    #[command(hide = true)]
+    Launch {
+        /// What to preload.
+        #[arg(long)]
+        library: Option<PathBuf>,
+        /// Where the command writes to.
+        #[arg(long)]
+        output: Option<PathBuf>,
+        /// The command.
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+    /// Our own: say where malloc comes from.
+    #[command(hide = true)]
+    Proof,
+}
+
+/// Who takes part by `LD_PRELOAD`, and how a session goes.
+#[derive(Debug, Args)]
+pub(crate) struct Preloads {
+    /// One more subject, besides system and freestone: a malloc library, by its path or by the name that the dynamic linker knows it by, such as
+    /// jemalloc=libjemalloc.so.2. As freestone it stands in for the one that is built from here.
+    #[arg(long, value_name = "NAME=FILE", action = ArgAction::Append, value_parser = library)]
+    pub(crate) subject: Vec<(String, String)>,
+
+    /// Only these of the subjects, in this order.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', action = ArgAction::Append)]
+    pub(crate) only: Vec<String>,
+
+    /// Runs of each subject; fewer than six say nothing at 95 %.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub(crate) repetitions: u64,
+
+    /// Decides the order of the runs; a session prints its own.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) seed: Option<u64>,
+
+    /// Give up on a run after this time.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) timeout: u64,
+
+    /// Keep the records in this file, at its end, rather than in the target folder.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// A command on several malloc libraries.
+#[derive(Debug, Args)]
+pub(crate) struct Program {
+    #[command(flatten)]
+    pub(crate) preloads: Preloads,
+
+    /// Let the command write to this file, at its end, rather than nowhere.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// The command and its arguments. It reads nothing, and has the environment that you have.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
 }
 
 fn variable(text: &str) -> Result<(String, String), String> {
     let pair = text.split_once('=').filter(|(name, _)| !name.is_empty());
     pair.map(|(name, value)| (name.to_owned(), value.to_owned())).ok_or_else(|| "it is not of the form NAME=VALUE".to_owned())
+}
+
+fn library(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').filter(|(name, file)| !name.is_empty() && !file.is_empty());
+    pair.map(|(name, file)| (name.to_owned(), file.to_owned())).ok_or_else(|| "it is not of the form NAME=FILE".to_owned())
 }
 
 /// What clap has to complain about, without its title, tips and usage, in one line.

@@ -1,0 +1,161 @@
+//! What is preloaded, as somebody meets it: what is said when asked for what there is not, that a library that does not serve memory is
+//! found out, and that processes are measured for themselves.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn harness(arguments: &[&str]) -> Output {
+    let mut harness = Command::new(env!("CARGO_BIN_EXE_freestone-bench"));
+    harness.args(arguments).env_remove("LD_PRELOAD").output().expect("the harness was built")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("text")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("text")
+}
+
+/// An empty folder.
+fn folder(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).expect("cargo gives tests a folder");
+    folder
+}
+
+/// A session on the C library's malloc alone, kept in an empty folder.
+fn session(folder: &Path, arguments: &[&str]) -> Output {
+    let kept = folder.join("kept.jsonl").display().to_string();
+    let (verb, more) = arguments.split_first().expect("there is a verb");
+    let mut all = vec![*verb, "--json", &kept, "--only", "system", "--repetitions", "2", "--seed", "1"];
+    all.extend(more);
+    harness(&all)
+}
+
+fn records(folder: &Path) -> Vec<serde_json::Value> {
+    let kept = fs::read_to_string(folder.join("kept.jsonl")).expect("it was kept");
+    kept.lines().map(|line| serde_json::from_str(line).expect("every line is a record")).collect()
+}
+
+#[test]
+fn a_wrong_command_line_gets_one_sentence() {
+    let prose = folder("prose-library").join("prose.so");
+    fs::write(&prose, "Dear diary,\n").expect("the folder is writable");
+    let prose = prose.display().to_string();
+    let (given, no_library) = (format!("other={prose}"), format!("{prose} is not a shared library of this machine"));
+    let help = "; --help shows what there is";
+    let cases: &[(&[&str], &str)] = &[
+        (&["program"], &format!("the following required arguments were not provided: <COMMAND>...{help}")),
+        (&["program", "--", "no-such-command"], "there is no command 'no-such-command'"),
+        (&["program", "--", "/etc/passwd"], "there is no command '/etc/passwd'"),
+        (
+            &["program", "--subject", "other", "--", "true"],
+            &format!("invalid value 'other' for '--subject <NAME=FILE>': it is not of the form NAME=FILE{help}"),
+        ),
+        (
+            &["program", "--subject", "other=/no/such/file.so", "--", "true"],
+            "there is no library /no/such/file.so for the subject 'other'",
+        ),
+        (&["program", "--subject", "other=no-such.so", "--", "true"], "there is no library no-such.so for the subject 'other'"),
+        (&["program", "--subject", &given, "--", "true"], &no_library),
+        (&["program", "--subject", "system=libm.so.6", "--", "true"], "there are two subjects named 'system'"),
+        (&["program", "--subject", "a=libm.so.6", "--subject", "a=libc.so.6", "--", "true"], "there are two subjects named 'a'"),
+        (&["program", "--only", "other", "--", "true"], "there is no subject 'other'; they are system, freestone"),
+    ];
+    for (arguments, sentence) in cases {
+        let output = harness(arguments);
+        assert_eq!(stderr(&output), format!("freestone-bench: {sentence}\n"));
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn a_library_that_somebody_preloads_already_is_refused() {
+    let mut harness = Command::new(env!("CARGO_BIN_EXE_freestone-bench"));
+    let output = harness.args(["program", "--only", "system", "--", "true"]).env("LD_PRELOAD", "libm.so.6").output();
+    let output = output.expect("the harness was built");
+    assert!(stderr(&output).contains("LD_PRELOAD is set already, to 'libm.so.6'"), "{}", stderr(&output));
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn a_library_that_does_not_serve_memory_is_found_out() {
+    let output = harness(&["program", "--subject", "math=libm.so.6", "--only", "math", "--", "true"]);
+    let said = stderr(&output);
+    assert!(said.contains("math does not serve memory"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn a_command_is_measured_kept_and_reported() {
+    let folder = folder("command");
+    let output = session(&folder, &["program", "--", "true"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = stdout(&output);
+    assert!(text.contains("Command: true"), "{text}");
+    assert!(text.lines().any(|line| line.trim_start().starts_with("system again")), "{text}");
+    let records = records(&folder);
+    assert_eq!(records.len(), 1 + 4 + 1);
+    for run in &records[1..5] {
+        assert_eq!(run["outcome"]["measured"]["checksum"], "exit status: 0");
+        assert!(run["outcome"]["measured"]["minor_faults"].as_u64() > Some(0), "{run}");
+    }
+    let again = harness(&["report", &folder.join("kept.jsonl").display().to_string()]);
+    assert!(text.starts_with(&stdout(&again)), "a report is what was printed:\n{}", stdout(&again));
+}
+
+#[test]
+fn what_a_command_prints_goes_where_it_was_asked_to() {
+    let folder = folder("prints");
+    let printed = folder.join("printed").display().to_string();
+    let output = session(&folder, &["program", "--output", &printed, "--", "sh", "-c", "echo well; echo so >&2"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(fs::read_to_string(&printed).expect("it was written"), "well\nso\n".repeat(4));
+}
+
+#[test]
+fn a_command_that_always_fails_is_measured_and_said_to_fail() {
+    let output = session(&folder("fails"), &["program", "--", "sh", "-c", "exit 3"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stdout(&output).contains("The command ended with exit status: 3 on every subject."), "{}", stdout(&output));
+}
+
+#[test]
+fn a_command_that_ends_differently_is_an_error() {
+    let folder = folder("differently");
+    let mark = folder.join("mark").display().to_string();
+    let output = session(&folder, &["program", "--", "mkdir", &mark]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(said.contains("ended differently: exit status: 0 on ") && said.contains("; exit status: 1 on "), "{said}");
+}
+
+#[test]
+fn a_command_that_never_ends_is_given_up_with_all_that_it_started() {
+    let folder = folder("never");
+    let number = folder.join("number").display().to_string();
+    let script = format!("sleep 1000 & echo $! > {number}; wait");
+    let output = session(&folder, &["program", "--timeout", "1", "--", "sh", "-c", &script]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("took more than 1 s"), "{}", stderr(&output));
+    let number = fs::read_to_string(&number).expect("it was started");
+    // Whoever inherits it may still have to notice that it is gone.
+    let state = fs::read_to_string(format!("/proc/{}/stat", number.trim())).unwrap_or_else(|_| ") Z".to_owned());
+    assert!(state.contains(") Z"), "{state}");
+}
+
+/// The kernel lets a process inherit the peak of whoever executes it; see `child.rs`.
+#[test]
+fn a_peak_is_that_of_the_command_alone() {
+    let held = vec![1_u8; 64 << 20];
+    let output = harness(&["launch", "--", "true"]);
+    assert!(std::hint::black_box(&held).iter().all(|byte| *byte == 1));
+    let word: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one line");
+    let peak = word["ran"]["peak_rss_bytes"].as_u64().expect("it ran");
+    assert!((64 << 10..2 << 20).contains(&peak), "{peak} bytes");
+}
