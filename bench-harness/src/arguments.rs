@@ -84,6 +84,8 @@ pub(crate) enum Verb {
     },
     /// Run any command on several malloc libraries, and compare its time and its memory.
     Program(Program),
+    /// Run the classic allocator patterns on several malloc libraries, and compare time and memory.
+    Patterns(Patterns),
     /// Our own: run a command and say what it cost.
     #[command(hide = true)]
     Launch {
@@ -96,6 +98,18 @@ pub(crate) enum Verb {
         /// The command.
         #[arg(last = true, required = true)]
         command: Vec<OsString>,
+    },
+    /// Our own: run a pattern in this process.
+    #[command(hide = true)]
+    Pattern {
+        /// Which.
+        name: String,
+        /// Do so much of it only.
+        #[arg(long, default_value_t = 100)]
+        percent: u64,
+        /// In place of its usual number of threads.
+        #[arg(long)]
+        threads: Option<u64>,
     },
     /// Our own: say where malloc comes from.
     #[command(hide = true)]
@@ -114,9 +128,9 @@ pub(crate) struct Preloads {
     #[arg(long, value_name = "NAMES", value_delimiter = ',', action = ArgAction::Append)]
     pub(crate) only: Vec<String>,
 
-    /// Runs of each subject; fewer than six say nothing at 95 %.
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1000))]
-    pub(crate) repetitions: u64,
+    /// Runs of each subject, of a command 10, of a pattern 6; fewer than six say nothing at 95 %.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub(crate) repetitions: Option<u64>,
 
     /// Decides the order of the runs; a session prints its own.
     #[arg(long, value_name = "NUMBER")]
@@ -146,6 +160,33 @@ pub(crate) struct Program {
     pub(crate) command: Vec<OsString>,
 }
 
+/// The patterns on several malloc libraries.
+#[derive(Debug, Args)]
+pub(crate) struct Patterns {
+    /// These patterns: names, beginnings of names, or patterns with *. Without any, all of them.
+    #[arg(value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) preloads: Preloads,
+
+    /// So many threads in patterns that have several.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=256))]
+    pub(crate) threads: Option<u64>,
+
+    /// Do so much of the operations only, for a quick look.
+    #[arg(long, value_name = "PERCENT", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=100))]
+    pub(crate) percent: u64,
+
+    /// Set a variable for the patterns, which otherwise run with none.
+    #[arg(long, value_name = "NAME=VALUE", action = ArgAction::Append, value_parser = variable)]
+    pub(crate) env: Vec<(String, String)>,
+
+    /// List the patterns, and measure nothing.
+    #[arg(long)]
+    pub(crate) list: bool,
+}
+
 fn variable(text: &str) -> Result<(String, String), String> {
     let pair = text.split_once('=').filter(|(name, _)| !name.is_empty());
     pair.map(|(name, value)| (name.to_owned(), value.to_owned())).ok_or_else(|| "it is not of the form NAME=VALUE".to_owned())
@@ -164,8 +205,15 @@ pub(crate) fn sentence(error: &clap::Error) -> String {
     format!("{}; --help shows what there is", words.join(" "))
 }
 
+/// The names that somebody wants of all that there are: those that match what was typed, or else those that begin so.
+pub(crate) fn found<'a>(wanted: &str, all: &[&'a str]) -> Vec<&'a str> {
+    let matching = |pattern: &str| all.iter().copied().filter(|name| matches(pattern, name)).collect::<Vec<_>>();
+    let exact = matching(wanted);
+    if exact.is_empty() && !wanted.is_empty() { matching(&format!("{wanted}*")) } else { exact }
+}
+
 /// Does a name match a pattern: the whole of it, or with `*` for anything?
-pub(crate) fn matches(pattern: &str, name: &str) -> bool {
+fn matches(pattern: &str, name: &str) -> bool {
     let Some((head, tail)) = pattern.split_once('*') else { return pattern == name };
     let Some(rest) = name.strip_prefix(head) else { return false };
     rest.char_indices().map(|(at, _)| &rest[at..]).chain([""]).any(|rest| matches(tail, rest))

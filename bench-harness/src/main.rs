@@ -9,11 +9,12 @@
 //!                  machine, record: where figures come from, and where they are kept
 //! ```
 //!
-//! Two verbs tell a shorter one, about libraries that are put in front of the C library's malloc: `program` runs any command on them.
+//! Two verbs tell a shorter one, about libraries that are put in front of the C library's malloc: `program` runs any command on them, and
+//! `patterns` the classic patterns, which are in `pattern/`.
 //!
 //! ```text
-//!   arguments → preload → program → child, rounds → statistics → report
-//!               who, and proved     every process
+//!   arguments → preload → program or patterns → child, rounds → statistics → report
+//!               who, proved                     every process
 //! ```
 
 mod arguments;
@@ -21,6 +22,8 @@ mod cargo;
 mod child;
 mod inputs;
 mod machine;
+mod pattern;
+mod patterns;
 mod preload;
 mod program;
 mod record;
@@ -40,9 +43,10 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use freestone_bench::workload::{self, Workload};
 
-use arguments::{Arguments, Verb, matches, sentence};
+use arguments::{Arguments, Verb, found, sentence};
 use cargo::Cargo;
 use machine::Machine;
+use pattern::Extent;
 use record::{Kept, Kind, LeftOut, Session, Version};
 use report::{Format, Report};
 use rounds::Launch;
@@ -100,6 +104,11 @@ fn obey(arguments: &Arguments) -> Result<Ending> {
         None => measure(arguments, format),
         Some(Verb::Report { file }) => Ok(show(&Kept::read(file)?, format)),
         Some(Verb::Program(asked)) => program::compare(asked, format),
+        Some(Verb::Patterns(asked)) => patterns::compare(asked, format),
+        Some(Verb::Pattern { name, percent, threads }) => {
+            patterns::run(name, Extent { percent: *percent, threads: *threads })?;
+            Ok(Ending::Well)
+        }
         Some(Verb::Launch { library, output, command }) => {
             child::launch(library.as_deref(), output.as_deref(), command).context("cannot launch a command")?;
             Ok(Ending::Well)
@@ -147,6 +156,7 @@ fn measure(arguments: &Arguments, format: Format) -> Result<Ending> {
         seed: session::seed(arguments.seed),
         repetitions: arguments.repetitions.unwrap_or(if arguments.full { 10 } else { 6 }),
         percent: arguments.percent,
+        threads: None,
         workloads: workloads.iter().map(|workload| workload.name.to_owned()).collect(),
         subjects: proved
             .iter()
@@ -189,13 +199,11 @@ fn say(text: &str) {
 }
 
 fn chosen_workloads(arguments: &Arguments) -> Result<Vec<&'static Workload>> {
+    let all: Vec<&str> = workload::all().map(|its| its.name).collect();
     let mut names = Vec::new();
     for wanted in &arguments.workloads {
-        let mut found: Vec<&str> = workload::all().map(|its| its.name).filter(|name| matches(wanted, name)).collect();
-        if found.is_empty() {
-            found = workload::all().map(|its| its.name).filter(|name| matches(&format!("{wanted}*"), name)).collect();
-        }
-        ensure!(!found.is_empty() && !wanted.is_empty(), Misuse(format!("there is no workload '{wanted}'; --list names them")));
+        let found = found(wanted, &all);
+        ensure!(!found.is_empty(), Misuse(format!("there is no workload '{wanted}'; --list names them")));
         names.extend(found);
     }
     let is_chosen = |its: &&Workload| {

@@ -46,6 +46,9 @@ pub(crate) struct Session {
     pub(crate) repetitions: u64,
     /// Share of the full number of operations.
     pub(crate) percent: u64,
+    /// What patterns were told in place of their usual number of threads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) threads: Option<u64>,
     /// In the order of the table.
     pub(crate) workloads: Vec<String>,
     /// In the order of the table.
@@ -65,6 +68,8 @@ pub(crate) enum Kind {
     Workloads,
     /// One command, on subjects that are preloaded.
     Program,
+    /// Patterns, on subjects that are preloaded.
+    Patterns,
 }
 
 /// A subject that takes part.

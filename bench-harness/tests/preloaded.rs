@@ -64,6 +64,10 @@ fn a_wrong_command_line_gets_one_sentence() {
         (&["program", "--subject", "system=libm.so.6", "--", "true"], "there are two subjects named 'system'"),
         (&["program", "--subject", "a=libm.so.6", "--subject", "a=libc.so.6", "--", "true"], "there are two subjects named 'a'"),
         (&["program", "--only", "other", "--", "true"], "there is no subject 'other'; they are system, freestone"),
+        (&["patterns", "lars0n"], "there is no pattern 'lars0n'; patterns --list names them"),
+        (&["patterns", ""], "there is no pattern ''; patterns --list names them"),
+        (&["patterns", "--threads", "0"], &format!("invalid value '0' for '--threads <N>': 0 is not in 1..=256{help}")),
+        (&["patterns", "--subject", "system=libm.so.6"], "there are two subjects named 'system'"),
     ];
     for (arguments, sentence) in cases {
         let output = harness(arguments);
@@ -107,6 +111,28 @@ fn a_command_is_measured_kept_and_reported() {
     }
     let again = harness(&["report", &folder.join("kept.jsonl").display().to_string()]);
     assert!(text.starts_with(&stdout(&again)), "a report is what was printed:\n{}", stdout(&again));
+}
+
+#[test]
+fn patterns_run_in_processes_of_their_own_and_are_reported() {
+    let folder = folder("patterns");
+    let output = session(&folder, &["patterns", "--percent", "1", "cfrac", "cache*"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = stdout(&output);
+    let rows = |text: &str, name: &str| text.lines().filter(|line| line.trim_start().starts_with(name)).count();
+    for name in ["cfrac", "cache-scratch", "cache-thrash", "geometric mean"] {
+        assert_eq!(rows(&text, name), 3, "time, processor time and memory of {name}:\n{text}");
+    }
+    assert_eq!(rows(&text, "larson"), 0);
+    assert_eq!(records(&folder).len(), 1 + 6 + 1);
+    let again = harness(&["report", &folder.join("kept.jsonl").display().to_string()]);
+    assert!(text.starts_with(&stdout(&again)), "a report is what was printed:\n{}", stdout(&again));
+}
+
+#[test]
+fn the_list_of_patterns_says_what_they_do() {
+    let list = stdout(&harness(&["patterns", "--list"]));
+    assert!(list.lines().any(|line| line.starts_with("larson ") && line.contains("4 threads")), "{list}");
 }
 
 #[test]

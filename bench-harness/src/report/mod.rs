@@ -4,8 +4,9 @@
 //! made run by run: in every round the other's figure is divided by Freestone's, and the median of these ratios is shown with its interval.
 //! The other is chosen by its median, so where two are about equal it is the one that had luck: an advantage that Freestone does not get.
 //!
-//! Sessions of preloaded subjects have tables of their own: [`program`].
+//! Sessions of preloaded subjects have tables of their own: [`program`] and [`patterns`].
 
+mod patterns;
 mod program;
 
 use std::collections::BTreeMap;
@@ -182,7 +183,7 @@ impl<'a> Report<'a> {
         }
         for row in &self.rows {
             let complaint = match self.kept.session.kind {
-                Kind::Workloads => "computed different results, so somebody breaks memory",
+                Kind::Workloads | Kind::Patterns => "computed different results, so somebody breaks memory",
                 Kind::Program => "ended differently",
             };
             let mut subjects_by_sum: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -221,17 +222,21 @@ impl<'a> Report<'a> {
     pub(crate) fn print(&self, format: Format) -> String {
         let mut text = String::new();
         self.print_provenance(&mut text, format);
-        if self.kept.session.kind == Kind::Program {
-            self.print_program(&mut text, format);
-            return text;
+        match self.kept.session.kind {
+            Kind::Workloads => self.print_workloads(&mut text, format),
+            Kind::Program => self.print_program(&mut text, format),
+            Kind::Patterns => self.print_patterns(&mut text, format),
         }
-        for metric in [&TIME, &MEMORY] {
-            self.print_table(&mut text, metric, format);
-        }
-        self.print_notes(&mut text, format);
-        self.print_legend(&mut text);
-        self.print_verdict(&mut text, format);
         text
+    }
+
+    fn print_workloads(&self, text: &mut String, format: Format) {
+        for metric in [&TIME, &MEMORY] {
+            self.print_table(text, metric, format);
+        }
+        self.print_notes(text, format);
+        self.print_legend(text);
+        self.print_verdict(text, format);
     }
 
     fn print_provenance(&self, text: &mut String, format: Format) {
@@ -269,6 +274,7 @@ impl<'a> Report<'a> {
                 match session.kind {
                     Kind::Workloads => "workload",
                     Kind::Program => "command",
+                    Kind::Patterns => "pattern",
                 },
                 plural(session.workloads.len()),
                 session.subjects.len(),
@@ -279,6 +285,10 @@ impl<'a> Report<'a> {
         ));
         if session.percent < 100 {
             lines.push(("", format!("only {} % of the operations: not comparable with other sessions", session.percent)));
+        }
+        if let Some(threads) = session.threads {
+            let sentence = "in patterns that have several: not comparable with other sessions";
+            lines.push(("", format!("{threads} thread{} {sentence}", plural(threads as usize))));
         }
         if !session.environment.is_empty() {
             lines.push(("", format!("environment: {}", session.environment.join(" "))));

@@ -11,10 +11,10 @@ use crate::statistics::{Estimate, Side};
 /// How std words that a process ended well.
 const WELL: &str = "exit status: 0";
 
-const WALL: Metric =
+pub(super) const WALL: Metric =
     Metric { title: "time", of: |measurement| measurement.nanos as f64, units: TIMES, better: "faster", worse: "slower" };
 
-const PROCESSOR: Metric = Metric {
+pub(super) const PROCESSOR: Metric = Metric {
     title: "CPU",
     of: |measurement| measurement.notes.get(CPU_NOTE).map_or(0.0, |nanos| *nanos as f64),
     units: TIMES,
@@ -22,7 +22,7 @@ const PROCESSOR: Metric = Metric {
     worse: "more",
 };
 
-const PEAK: Metric = Metric { title: "peak RSS", units: BYTES, ..MEMORY };
+pub(super) const PEAK: Metric = Metric { title: "peak RSS", units: BYTES, ..MEMORY };
 
 const MINOR: Metric =
     Metric { title: "faults", of: |measurement| measurement.minor_faults as f64, units: COUNTS, better: "less", worse: "more" };
