@@ -193,7 +193,8 @@ fn variable(text: &str) -> Result<(String, String), String> {
 }
 
 fn library(text: &str) -> Result<(String, String), String> {
-    let pair = text.split_once('=').filter(|(name, file)| !name.is_empty() && !file.is_empty());
+    let is_name = |name: &str| !name.is_empty() && !name.contains([' ', ',']);
+    let pair = text.split_once('=').filter(|(name, file)| is_name(name) && !file.is_empty());
     pair.map(|(name, file)| (name.to_owned(), file.to_owned())).ok_or_else(|| "it is not of the form NAME=FILE".to_owned())
 }
 

@@ -18,6 +18,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use freestone_bench::subject::c_library;
+
 use crate::Misuse;
 use crate::arguments::Preloads;
 use crate::cargo::Cargo;
@@ -72,10 +74,9 @@ impl Preload {
 /// Who takes part: system, freestone and those that were given, in this order, or those of them that `--only` names, in its order. Looks at
 /// what was typed, and builds nothing yet.
 pub(crate) fn wanted(asked: &Preloads) -> Result<Vec<Wanted>> {
-    let misuse = |sentence: String| Misuse(sentence);
     if let Some(already) = env::var_os("LD_PRELOAD").filter(|already| !already.is_empty()) {
         let already = already.display();
-        bail!(misuse(format!(
+        bail!(Misuse(format!(
             "LD_PRELOAD is set already, to '{already}', and would mix with the subjects; unset it or make it a subject"
         )));
     }
@@ -88,7 +89,7 @@ pub(crate) fn wanted(asked: &Preloads) -> Result<Vec<Wanted>> {
         match all.iter_mut().find(|its| its.name == *name) {
             // A build of another day stands in for the one of today.
             Some(its) if its.source == Source::Workspace => its.source = source,
-            Some(_) => bail!(misuse(format!("there are two subjects named '{name}'"))),
+            Some(_) => bail!(Misuse(format!("there are two subjects named '{name}'"))),
             None => all.push(Wanted { name: name.clone(), source }),
         }
     }
@@ -99,9 +100,9 @@ pub(crate) fn wanted(asked: &Preloads) -> Result<Vec<Wanted>> {
     for name in &asked.only {
         let Some(its) = all.iter().find(|its| its.name == *name) else {
             let names: Vec<&str> = all.iter().map(|its| &*its.name).collect();
-            bail!(misuse(format!("there is no subject '{name}'; they are {}", names.join(", "))));
+            bail!(Misuse(format!("there is no subject '{name}'; they are {}", names.join(", "))));
         };
-        ensure!(!chosen.contains(its), misuse(format!("there are two subjects named '{name}'")));
+        ensure!(!chosen.contains(its), Misuse(format!("there are two subjects named '{name}'")));
         chosen.push(its.clone());
     }
     Ok(chosen)
@@ -263,17 +264,4 @@ fn file_of(function: &CStr) -> String {
     }
     // SAFETY: a text of the linker's that lives as long as the library.
     unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned()
-}
-
-#[cfg(target_env = "gnu")]
-fn c_library() -> String {
-    // SAFETY: takes no argument.
-    let text = unsafe { libc::gnu_get_libc_version() };
-    // SAFETY: a text that is never freed.
-    format!("glibc {}", unsafe { CStr::from_ptr(text) }.to_string_lossy())
-}
-
-#[cfg(not(target_env = "gnu"))]
-fn c_library() -> String {
-    "of an unnamed C library".to_owned()
 }

@@ -185,3 +185,58 @@ fn a_peak_is_that_of_the_command_alone() {
     let peak = word["ran"]["peak_rss_bytes"].as_u64().expect("it ran");
     assert!((64 << 10..2 << 20).contains(&peak), "{peak} bytes");
 }
+
+/// The report of a session of six rounds, as it is kept. `runs` are a subject, a row, nanoseconds per noise, and MiB.
+fn report(name: &str, kind: &str, subjects: &[&str], rows: &[&str], runs: &[(&str, &str, u64, u64)]) -> String {
+    let machine = r#"{"cpu":"A Fine CPU","cores":2,"is_virtual":false,"memory_bytes":1073741824,"kernel":"Linux 6","huge_pages":"madvise","governor":null,"rustc":"1.95.0","load_average":"0 0 0"}"#;
+    let date = "2026-01-01T00:00:00Z";
+    let subjects: Vec<String> = subjects.iter().map(|subject| format!(r#"{{"subject":"{subject}","version":"1"}}"#)).collect();
+    let mut lines = vec![format!(
+        r#"{{"record":"session","date":"{date}","kind":"{kind}","commit":null,"machine":{machine},"seed":7,"repetitions":6,"percent":100,"workloads":{rows:?},"subjects":[{}],"left_out":[],"environment":[]}}"#,
+        subjects.join(",")
+    )];
+    for (round, noise) in [100, 101, 102, 103, 104, 105].into_iter().enumerate() {
+        for (subject, row, nanos, mib) in runs {
+            lines.push(format!(
+                r#"{{"record":"run","session":"{date}","date":"{date}","round":{},"subject":"{subject}","version":"1","workload":"{row}","outcome":{{"measured":{{"operations":1,"nanos":{},"checksum":"exit status: 0","peak_rss_bytes":{},"minor_faults":1234,"major_faults":0,"notes":{{"cpu_ns":{nanos}}}}}}}}}"#,
+                round + 1,
+                nanos * noise,
+                mib << 20
+            ));
+        }
+    }
+    let path = folder(name).join("kept.jsonl");
+    fs::write(&path, lines.join("\n")).expect("the folder is writable");
+    let output = harness(&["report", &path.display().to_string()]);
+    assert_eq!(stderr(&output), "");
+    stdout(&output)
+}
+
+/// The cells of the first line behind `title` that begins with `name`.
+fn cells(text: &str, title: &str, name: &str) -> String {
+    let table = text.split(title).nth(1).unwrap_or_else(|| panic!("no table '{title}' in\n{text}"));
+    let line = table.lines().find_map(|line| line.trim_start().strip_prefix(name));
+    line.unwrap_or_else(|| panic!("no line '{name}' in\n{table}")).split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn a_command_is_compared_with_the_first_subject() {
+    let runs = [("system", "cmd", 10_000, 10), ("system again", "cmd", 10_000, 10), ("other", "cmd", 5_000, 20)];
+    let text = report("ratios", "program", &["system", "system again", "other"], &["cmd"], &runs);
+    let title = "Command: cmd";
+    assert_eq!(cells(&text, title, "system "), "1025 µs 10.0 µs 10.0 MiB 1,234 0");
+    let other = "512 µs 0.50 (0.50–0.50) 5.00 µs 0.50 (0.50–0.50) 20.0 MiB 2.00 (2.00–2.00) 1,234 0";
+    assert_eq!(cells(&text, title, "other"), other);
+    assert!(cells(&text, title, "system again").contains("~ 1.00 (1.00–1.00)"), "{text}");
+}
+
+#[test]
+fn patterns_are_compared_with_the_best_of_the_row() {
+    let runs = [("a", "larson", 1_000, 8), ("b", "larson", 2_000, 4), ("a", "sh6", 4_000, 4), ("b", "sh6", 2_000, 4)];
+    let text = report("best", "patterns", &["a", "b"], &["larson", "sh6"], &runs);
+    assert_eq!(cells(&text, "Time\n", "larson"), "102 µs a 1 2.00 ±0%");
+    assert_eq!(cells(&text, "Time\n", "sh6"), "205 µs b 2.00 ±0% 1");
+    assert_eq!(cells(&text, "Time\n", "geometric mean"), "1.41 ±0% 1.41 ±0%");
+    assert_eq!(cells(&text, "Peak memory", "larson"), "4.00 MiB b 2.00 ±0% 1");
+    assert_eq!(cells(&text, "Peak memory", "sh6"), "4.00 MiB a 1 ~ 1.00 ±0%");
+}

@@ -74,11 +74,13 @@ fn serve<'scope>(scope: &'scope Scope<'scope, '_>, mut table: Table, times: u64,
     sum.fetch_add(own, Ordering::Relaxed);
 }
 
+/// Through which the threads of [`mstress`] exchange blocks.
+const PLACES: usize = 1_000;
+
 /// After mimalloc's `mstress`: a few threads at a time, each with blocks of all kinds, that swap some through shared places and leave some
 /// there when they end.
 pub(super) fn mstress(extent: Extent) -> u64 {
     const WAVES: u64 = 20;
-    const PLACES: usize = 1_000;
     let (threads, times) = (extent.threads(4), extent.scaled(300_000));
     let places = Places::new(PLACES);
     let waves = (0..WAVES).map(|wave| on_threads(threads, |number| stress(&places, wave * threads + number, times)));
@@ -98,7 +100,7 @@ fn stress(places: &Places, seed: u64, times: u64) -> u64 {
         let chosen = held.swap_remove(choice % held.len());
         match action {
             0 if held.len() < HELD_MAX => held.push(chosen),
-            1 => held.extend(places.swap(choice % 1_000, Some(chosen))),
+            1 => held.extend(places.swap(choice % PLACES, Some(chosen))),
             _ => sum = sum.wrapping_add(chosen.retire()),
         }
         while held.len() > HELD_MAX {
@@ -107,7 +109,7 @@ fn stress(places: &Places, seed: u64, times: u64) -> u64 {
     }
     let left = held.split_off(held.len() / 2);
     for block in left {
-        let old = places.swap(rng.below(1_000), Some(block));
+        let old = places.swap(rng.below(PLACES), Some(block));
         sum = sum.wrapping_add(old.map_or(0, Block::retire));
     }
     sum.wrapping_add(retired(held))
