@@ -1,8 +1,9 @@
 //! The command line. Whatever is wrong with it is said in one sentence.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{ArgAction, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand};
 
 /// Below the options. The lines end by hand: for wrapping them clap would need one more crate.
 const DEFAULTS: &str = "\
@@ -81,11 +82,120 @@ pub(crate) enum Verb {
         /// A file of JSON lines; of several sessions in it the last one counts.
         file: PathBuf,
     },
+    /// Run any command on several malloc libraries, and compare its time and its memory.
+    Program(Program),
+    /// Run the classic allocator patterns on several malloc libraries, and compare time and memory.
+    Patterns(Patterns),
+    /// Our own: run a command and say what it cost.
+    #[command(hide = true)]
+    Launch {
+        /// What to preload.
+        #[arg(long)]
+        library: Option<PathBuf>,
+        /// Where the command writes to.
+        #[arg(long)]
+        output: Option<PathBuf>,
+        /// The command.
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+    /// Our own: run a pattern in this process.
+    #[command(hide = true)]
+    Pattern {
+        /// Which.
+        name: String,
+        /// Do so much of it only.
+        #[arg(long, default_value_t = 100)]
+        percent: u64,
+        /// In place of its usual number of threads.
+        #[arg(long)]
+        threads: Option<u64>,
+    },
+    /// Our own: say where malloc comes from.
+    #[command(hide = true)]
+    Proof,
+}
+
+/// Who takes part by `LD_PRELOAD`, and how a session goes.
+#[derive(Debug, Args)]
+pub(crate) struct Preloads {
+    /// One more subject, besides system and freestone: a malloc library, by its path or by the name that the dynamic linker knows it by, such as
+    /// jemalloc=libjemalloc.so.2. As freestone it stands in for the one that is built from here.
+    #[arg(long, value_name = "NAME=FILE", action = ArgAction::Append, value_parser = library)]
+    pub(crate) subject: Vec<(String, String)>,
+
+    /// Only these of the subjects, in this order.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', action = ArgAction::Append)]
+    pub(crate) only: Vec<String>,
+
+    /// Runs of each subject, of a command 10, of a pattern 6; fewer than six say nothing at 95 %.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub(crate) repetitions: Option<u64>,
+
+    /// Decides the order of the runs; a session prints its own.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) seed: Option<u64>,
+
+    /// Give up on a run after this time.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) timeout: u64,
+
+    /// Keep the records in this file, at its end, rather than in the target folder.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// A command on several malloc libraries.
+#[derive(Debug, Args)]
+pub(crate) struct Program {
+    #[command(flatten)]
+    pub(crate) preloads: Preloads,
+
+    /// Let the command write to this file, at its end, rather than nowhere.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// The command and its arguments. It reads nothing, and has the environment that you have.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// The patterns on several malloc libraries.
+#[derive(Debug, Args)]
+pub(crate) struct Patterns {
+    /// These patterns: names, beginnings of names, or patterns with *. Without any, all of them.
+    #[arg(value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) preloads: Preloads,
+
+    /// So many threads in patterns that have several.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=256))]
+    pub(crate) threads: Option<u64>,
+
+    /// Do so much of the operations only, for a quick look.
+    #[arg(long, value_name = "PERCENT", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=100))]
+    pub(crate) percent: u64,
+
+    /// Set a variable for the patterns, which otherwise run with none.
+    #[arg(long, value_name = "NAME=VALUE", action = ArgAction::Append, value_parser = variable)]
+    pub(crate) env: Vec<(String, String)>,
+
+    /// List the patterns, and measure nothing.
+    #[arg(long)]
+    pub(crate) list: bool,
 }
 
 fn variable(text: &str) -> Result<(String, String), String> {
     let pair = text.split_once('=').filter(|(name, _)| !name.is_empty());
     pair.map(|(name, value)| (name.to_owned(), value.to_owned())).ok_or_else(|| "it is not of the form NAME=VALUE".to_owned())
+}
+
+fn library(text: &str) -> Result<(String, String), String> {
+    let is_name = |name: &str| !name.is_empty() && !name.contains([' ', ',']);
+    let pair = text.split_once('=').filter(|(name, file)| is_name(name) && !file.is_empty());
+    pair.map(|(name, file)| (name.to_owned(), file.to_owned())).ok_or_else(|| "it is not of the form NAME=FILE".to_owned())
 }
 
 /// What clap has to complain about, without its title, tips and usage, in one line.
@@ -96,8 +206,15 @@ pub(crate) fn sentence(error: &clap::Error) -> String {
     format!("{}; --help shows what there is", words.join(" "))
 }
 
+/// The names that somebody wants of all that there are: those that match what was typed, or else those that begin so.
+pub(crate) fn found<'a>(wanted: &str, all: &[&'a str]) -> Vec<&'a str> {
+    let matching = |pattern: &str| all.iter().copied().filter(|name| matches(pattern, name)).collect::<Vec<_>>();
+    let exact = matching(wanted);
+    if exact.is_empty() && !wanted.is_empty() { matching(&format!("{wanted}*")) } else { exact }
+}
+
 /// Does a name match a pattern: the whole of it, or with `*` for anything?
-pub(crate) fn matches(pattern: &str, name: &str) -> bool {
+fn matches(pattern: &str, name: &str) -> bool {
     let Some((head, tail)) = pattern.split_once('*') else { return pattern == name };
     let Some(rest) = name.strip_prefix(head) else { return false };
     rest.char_indices().map(|(at, _)| &rest[at..]).chain([""]).any(|rest| matches(tail, rest))

@@ -214,24 +214,77 @@ impl Cargo {
 
     /// Builds the subjects, or hands back what cargo said.
     fn build_together(&self, subjects: &[&'static Subject]) -> Result<std::result::Result<Vec<Built>, String>> {
-        const PACKAGE: &str = "freestone-bench";
         if subjects.is_empty() {
             return Ok(Ok(Vec::new()));
         }
         let features: Vec<&str> = subjects.iter().filter_map(|subject| subject.feature).collect();
         // Variants share one.
         let binaries: BTreeSet<String> = subjects.iter().map(|subject| subject.binary()).collect();
-        let artifacts = self.metadata(&features).ok().and_then(|(_, metadata)| metadata.artifacts(PACKAGE, binaries.len()));
+        let names: Vec<&str> = subjects.iter().map(|subject| subject.name).collect();
+        let arguments = binaries.iter().flat_map(|binary| ["--bin", binary]);
+        let mut built = Vec::new();
+        let complaint = self.build_package("freestone-bench", &features, arguments, &names, |artifact| {
+            let binary = artifact["target"]["name"].as_str().unwrap_or_default();
+            if let Some(program) = artifact["executable"].as_str() {
+                let its = subjects.iter().filter(|subject| subject.binary() == binary);
+                built.extend(its.map(|subject| Built { subject, program: program.into() }));
+            }
+        })?;
+        if let Some(complaint) = complaint {
+            return Ok(Err(complaint));
+        }
+        ensure!(
+            built.len() == subjects.len(),
+            "cargo built {} of {} subjects and says that all is well",
+            built.len(),
+            subjects.len()
+        );
+        Ok(Ok(built))
+    }
+
+    /// Builds Freestone as a library to preload, and returns its path.
+    pub(crate) fn build_library(&self) -> Result<PathBuf> {
+        const PACKAGE: &str = "freestone-preload";
+        let mut library = None;
+        let complaint = self.build_package(PACKAGE, &[], [], &[PACKAGE], |artifact| {
+            let all = |value: &Value| value.as_array().cloned().unwrap_or_default();
+            if all(&artifact["target"]["kind"]).iter().any(|kind| kind == "cdylib") {
+                let files = all(&artifact["filenames"]);
+                library = files
+                    .iter()
+                    .filter_map(Value::as_str)
+                    .map(PathBuf::from)
+                    .find(|file| file.extension() == Some("so".as_ref()));
+            }
+        })?;
+        if let Some(complaint) = complaint {
+            eprintln!("{complaint}");
+            bail!("cargo cannot build {PACKAGE}; above is what it says");
+        }
+        library.with_context(|| format!("cargo built {PACKAGE}, and says of no shared library that it is in there"))
+    }
+
+    /// Builds a package of the workspace, shows every artifact that cargo reports, and returns what cargo complains about if it fails.
+    fn build_package<'a>(
+        &self,
+        package: &str,
+        features: &[&str],
+        arguments: impl IntoIterator<Item = &'a str>,
+        names: &[&str],
+        mut look: impl FnMut(&Value),
+    ) -> Result<Option<String>> {
+        let arguments: Vec<&str> = arguments.into_iter().collect();
+        let metadata = self.metadata(features).ok();
+        let artifacts = metadata.and_then(|(_, metadata)| metadata.artifacts(package, (arguments.len() / 2).max(1)));
         let bar = progress(artifacts)?;
         if bar.is_hidden() {
-            let names: Vec<&str> = subjects.iter().map(|subject| subject.name).collect();
             eprintln!("building {}", names.join(", "));
         }
         let mut command = self.command("build");
-        command.args(["--release", "--locked", "--package", PACKAGE, "--message-format", "json-render-diagnostics"]);
-        command.arg("--target-dir").arg(&self.target).arg("--features").arg(features.join(","));
-        for binary in &binaries {
-            command.arg("--bin").arg(binary);
+        command.args(["--release", "--locked", "--package", package, "--message-format", "json-render-diagnostics"]);
+        command.arg("--target-dir").arg(&self.target).args(arguments);
+        if !features.is_empty() {
+            command.arg("--features").arg(features.join(","));
         }
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut cargo = command.spawn().with_context(|| format!("cannot run {}", self.program.display()))?;
@@ -241,32 +294,17 @@ impl Cargo {
             let bar = bar.clone();
             move || listen(stderr, &bar)
         });
-        let mut built = Vec::new();
         for line in BufReader::new(stdout).lines().map_while(std::result::Result::ok) {
             let message: Value = serde_json::from_str(&line).unwrap_or_default();
-            if message["reason"] != "compiler-artifact" {
-                continue;
-            }
-            bar.inc(1);
-            let binary = message["target"]["name"].as_str().unwrap_or_default();
-            if let Some(program) = message["executable"].as_str() {
-                let its = subjects.iter().filter(|subject| subject.binary() == binary);
-                built.extend(its.map(|subject| Built { subject, program: program.into() }));
+            if message["reason"] == "compiler-artifact" {
+                bar.inc(1);
+                look(&message);
             }
         }
         let status = cargo.wait().context("cannot wait for cargo")?;
         bar.finish_and_clear();
-        let said = listener.join().map_err(|_| anyhow!("cannot read what cargo says"))?;
-        if !status.success() {
-            return Ok(Err(said));
-        }
-        ensure!(
-            built.len() == subjects.len(),
-            "cargo built {} of {} subjects and says that all is well",
-            built.len(),
-            subjects.len()
-        );
-        Ok(Ok(built))
+        let complaint = listener.join().map_err(|_| anyhow!("cannot read what cargo says"))?;
+        Ok(if status.success() { None } else { Some(complaint) })
     }
 }
 

@@ -8,36 +8,48 @@
 //!                                 they read process
 //!                  machine, record: where figures come from, and where they are kept
 //! ```
+//!
+//! Two verbs tell a shorter one, about libraries that are put in front of the C library's malloc: `program` runs any command on them, and
+//! `patterns` the classic patterns, which are in `pattern/`.
+//!
+//! ```text
+//!   arguments → preload → program or patterns → child, rounds → statistics → report
+//!               who, proved                     every process
+//! ```
 
 mod arguments;
 mod cargo;
+mod child;
 mod inputs;
 mod machine;
+mod pattern;
+mod patterns;
+mod preload;
+mod program;
 mod record;
 mod report;
 mod rounds;
+mod session;
 mod statistics;
 mod subjects;
 
-use std::collections::hash_map::RandomState;
 use std::fmt::{self, Write as _};
-use std::fs;
-use std::hash::BuildHasher;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use freestone_bench::workload::{self, Workload};
 
-use arguments::{Arguments, Verb, matches, sentence};
+use arguments::{Arguments, Verb, found, sentence};
 use cargo::Cargo;
-use machine::{Machine, Usage, is_busy, said};
-use record::{End, Keeper, Kept, LeftOut, Record, Session, Version};
+use machine::Machine;
+use pattern::Extent;
+use record::{Kept, Kind, LeftOut, Session, Version};
 use report::{Format, Report};
-use rounds::{Launch, Plan};
+use rounds::Launch;
 use subjects::{Built, Subject};
 
 /// Somebody asked for what there is not: exit code 2, like all that is wrong with the command line.
@@ -88,10 +100,24 @@ fn obey(arguments: &Arguments) -> Result<Ending> {
         say(&report::list());
         return Ok(Ending::Well);
     }
-    if let Some(Verb::Report { file }) = &arguments.verb {
-        return Ok(show(&Kept::read(file)?, format));
+    match &arguments.verb {
+        None => measure(arguments, format),
+        Some(Verb::Report { file }) => Ok(show(&Kept::read(file)?, format)),
+        Some(Verb::Program(asked)) => program::compare(asked, format),
+        Some(Verb::Patterns(asked)) => patterns::compare(asked, format),
+        Some(Verb::Pattern { name, percent, threads }) => {
+            patterns::run(name, Extent { percent: *percent, threads: *threads })?;
+            Ok(Ending::Well)
+        }
+        Some(Verb::Launch { library, output, command }) => {
+            child::launch(library.as_deref(), output.as_deref(), command).context("cannot launch a command")?;
+            Ok(Ending::Well)
+        }
+        Some(Verb::Proof) => {
+            preload::say_whose_malloc();
+            Ok(Ending::Well)
+        }
     }
-    measure(arguments, format)
 }
 
 /// Builds, runs, keeps and compares.
@@ -122,19 +148,15 @@ fn measure(arguments: &Arguments, format: Format) -> Result<Ending> {
         eprintln!("{} is left out: {}", its.subject, its.reason);
     }
 
-    let machine = Machine::look(cargo.rustc().to_owned());
-    if let Some(cores) = Usage::cores_of_others().filter(|&cores| is_busy(cores, machine.cores)) {
-        eprintln!("this machine is busy: others use {cores:.1} of {} cores, so the figures will be noisy", machine.cores);
-    }
-    // Short enough to be typed.
-    let seed = arguments.seed.unwrap_or_else(|| RandomState::new().hash_one(&date) % 1_000_000);
     let session = Session {
         date,
-        commit: if arguments.prebuilt.is_none() { commit(cargo.workspace()) } else { None },
-        machine,
-        seed,
+        kind: Kind::Workloads,
+        commit: if arguments.prebuilt.is_none() { session::commit(cargo.workspace()) } else { None },
+        machine: Machine::look(cargo.rustc().to_owned()),
+        seed: session::seed(arguments.seed),
         repetitions: arguments.repetitions.unwrap_or(if arguments.full { 10 } else { 6 }),
         percent: arguments.percent,
+        threads: None,
         workloads: workloads.iter().map(|workload| workload.name.to_owned()).collect(),
         subjects: proved
             .iter()
@@ -147,21 +169,14 @@ fn measure(arguments: &Arguments, format: Format) -> Result<Ending> {
         left_out,
         environment: arguments.env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
     };
-    let mut keeper = Keeper::open(kept_at(arguments, &cargo, &session.date)?)?;
-    keeper.keep(&Record::Session(session.clone()))?;
-
-    let plan =
-        Plan { session: &session.date, subjects: &proved, workloads: &workloads, repetitions: session.repetitions, seed, launch };
-    let (started, usage) = (Instant::now(), Usage::now());
-    let runs = plan.run(&mut keeper)?;
-    let cores_of_others = usage.and_then(|before| Some(Usage::now()?.cores_of_others_since(&before)));
-    let end = End { session: session.date.clone(), seconds: started.elapsed().as_secs(), cores_of_others };
-    keeper.keep(&Record::End(end.clone()))?;
+    let path = session::kept_at(arguments.json.as_deref(), &cargo, &session.date)?;
+    let started = Instant::now();
+    let kept = session::hold(session, &path, |workload, subject| launch.run(&proved[subject].0, workloads[workload]))?;
 
     let all = arguments.full;
-    let ending = show(&Kept { session, runs, end: Some(end) }, format);
+    let ending = show(&kept, format);
     if format == Format::Text {
-        say(&farewell(keeper.path(), started.elapsed(), all));
+        say(&farewell(&path, started.elapsed(), all));
     }
     Ok(if incomplete { Ending::Badly } else { ending })
 }
@@ -184,13 +199,11 @@ fn say(text: &str) {
 }
 
 fn chosen_workloads(arguments: &Arguments) -> Result<Vec<&'static Workload>> {
+    let all: Vec<&str> = workload::all().map(|its| its.name).collect();
     let mut names = Vec::new();
     for wanted in &arguments.workloads {
-        let mut found: Vec<&str> = workload::all().map(|its| its.name).filter(|name| matches(wanted, name)).collect();
-        if found.is_empty() {
-            found = workload::all().map(|its| its.name).filter(|name| matches(&format!("{wanted}*"), name)).collect();
-        }
-        ensure!(!found.is_empty() && !wanted.is_empty(), Misuse(format!("there is no workload '{wanted}'; --list names them")));
+        let found = found(wanted, &all);
+        ensure!(!found.is_empty(), Misuse(format!("there is no workload '{wanted}'; --list names them")));
         names.extend(found);
     }
     let is_chosen = |its: &&Workload| {
@@ -210,16 +223,6 @@ fn chosen_subjects(arguments: &Arguments) -> Result<Vec<&'static Subject>> {
         names.iter().any(|name| name == subject.name) || (arguments.subjects.is_empty() && subject.by_default)
     };
     Ok(subjects::ALL.iter().filter(is_chosen).collect())
-}
-
-/// The file of the session: the one that was asked for, or one of its own in the target folder.
-fn kept_at(arguments: &Arguments, cargo: &Cargo, date: &str) -> Result<PathBuf> {
-    if let Some(path) = &arguments.json {
-        return Ok(path.clone());
-    }
-    let folder = cargo.folder();
-    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    Ok(folder.join(format!("{}.jsonl", date.replace(':', "-"))))
 }
 
 fn does_not_build(subject: &'static Subject) -> LeftOut {
@@ -245,20 +248,9 @@ fn prove(launch: &Launch<'_>, built: Vec<Built>) -> Result<(Proved, Vec<LeftOut>
     Ok((proved, unproved))
 }
 
-/// The commit of the sources, if git knows; with a `+` when they were changed since.
-fn commit(workspace: &Path) -> Option<String> {
-    let git = |arguments: &[&str]| said(Command::new("git").arg("-C").arg(workspace).args(arguments));
-    let commit = git(&["rev-parse", "--short", "HEAD"])?;
-    let changed = git(&["status", "--porcelain", "--untracked-files=no"]).is_some_and(|changes| !changes.is_empty());
-    Some(if changed { format!("{commit}+") } else { commit })
-}
-
 /// Where the records are, and what else there is to do.
 fn farewell(kept: &Path, took: Duration, all: bool) -> String {
-    let here = std::env::current_dir().unwrap_or_default();
-    let kept = kept.strip_prefix(here).unwrap_or(kept).display();
-    let mut text = format!("\nThis took {} s; every run is kept.\n", took.as_secs());
-    let _ = writeln!(text, "Print it again:           cargo run --release -- report {kept}");
+    let mut text = session::farewell(kept, took);
     if !all {
         let _ = writeln!(text, "All workloads, ten times: cargo run --release -- --full   (about 20 minutes)");
     }

@@ -33,6 +33,9 @@ pub(crate) enum Record {
 pub(crate) struct Session {
     /// When it began; also its name.
     pub(crate) date: String,
+    /// What was run. Older files have workloads only, and do not say.
+    #[serde(default)]
+    pub(crate) kind: Kind,
     /// The commit of the sources, with a `+` when they were changed since.
     pub(crate) commit: Option<String>,
     /// What it ran on.
@@ -43,6 +46,9 @@ pub(crate) struct Session {
     pub(crate) repetitions: u64,
     /// Share of the full number of operations.
     pub(crate) percent: u64,
+    /// What patterns were told in place of their usual number of threads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) threads: Option<u64>,
     /// In the order of the table.
     pub(crate) workloads: Vec<String>,
     /// In the order of the table.
@@ -51,6 +57,19 @@ pub(crate) struct Session {
     pub(crate) left_out: Vec<LeftOut>,
     /// The whole environment of a subject's process, `NAME=VALUE`; a variant has an option more.
     pub(crate) environment: Vec<String>,
+}
+
+/// What the rows of a session are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Kind {
+    /// Workloads, on subjects that have their allocator built in.
+    #[default]
+    Workloads,
+    /// One command, on subjects that are preloaded.
+    Program,
+    /// Patterns, on subjects that are preloaded.
+    Patterns,
 }
 
 /// A subject that takes part.
@@ -110,11 +129,12 @@ pub(crate) struct Measurement {
     pub(crate) operations: u64,
     /// How long they took.
     pub(crate) nanos: u64,
-    /// The same for all subjects of a session.
+    /// The same for all subjects of a session; of a command, how it ended.
     pub(crate) checksum: String,
     /// The most that was ever resident.
     pub(crate) peak_rss_bytes: u64,
-    /// Resident at the end, without files.
+    /// Resident at the end, without files. Nobody looks into a command at its end.
+    #[serde(default)]
     pub(crate) anonymous_bytes: u64,
     /// Page faults served from memory.
     pub(crate) minor_faults: u64,
@@ -184,10 +204,5 @@ impl Keeper {
     pub(crate) fn keep(&mut self, record: &Record) -> Result<()> {
         let line = format!("{}\n", serde_json::to_string(record)?);
         self.file.write_all(line.as_bytes()).with_context(|| format!("cannot write {}", self.path.display()))
-    }
-
-    /// Where.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
     }
 }

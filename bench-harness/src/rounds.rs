@@ -10,11 +10,8 @@
 //! measure the hour of the day.
 
 use std::collections::HashSet;
-use std::io::Read;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::thread;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -23,7 +20,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use crate::record::{Keeper, Measurement, Outcome, Record, Run};
+use crate::child::{Failure, output};
+use crate::record::{Keeper, Measurement, Outcome, Record, Run, Session, Version};
 use crate::subjects::Built;
 
 /// How a subject's process is started, whatever it runs.
@@ -51,145 +49,81 @@ impl Launch<'_> {
     /// Runs a little of the workload and returns the version that the allocator says of itself, or why it cannot take part.
     pub(crate) fn probe(&self, built: &Built, workload: &Workload) -> Result<String, String> {
         let little = Launch { percent: 1, ..*self };
-        little.run(built, workload).map(|line| line.version).map_err(|failure| failure.reason)
+        little.say(built, workload).map(|line| line.version).map_err(|failure| failure.reason)
     }
 
-    fn run(&self, built: &Built, workload: &Workload) -> Result<Line, Failure> {
+    /// One run.
+    pub(crate) fn run(&self, built: &Built, workload: &Workload) -> Result<Measurement, Failure> {
+        self.say(built, workload).map(|line| line.measurement)
+    }
+
+    fn say(&self, built: &Built, workload: &Workload) -> Result<Line, Failure> {
         let mut command = Command::new(&built.program);
         command.arg(workload.name).arg(self.percent.to_string()).arg(self.inputs);
         command.env_clear().envs(built.subject.environment(self.environment));
-        let text = output(&mut command, self.timeout)?;
+        let text = output(&mut command, self.timeout)?.stdout;
         serde_json::from_str(&text).map_err(|error| Failure::once(format!("printed something unexpected: {error}")))
     }
 }
 
-/// Why a run counts for nothing.
-#[derive(Clone, PartialEq, Eq, Debug)]
-struct Failure {
-    reason: String,
-    /// Would another run take as long for nothing?
-    hopeless: bool,
-}
-
-impl Failure {
-    fn once(reason: String) -> Self {
-        Self { reason, hopeless: false }
-    }
-}
-
-/// What a process printed, if it ended well and in time. Waits without looking at a clock again and again, which would cost the process time
-/// on a machine with few cores.
-fn output(command: &mut Command, timeout: Duration) -> Result<String, Failure> {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|error| Failure::once(format!("cannot be started: {error}")))?;
-    let (sender, receiver) = channel();
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    thread::spawn(move || {
-        // A subject says one line at most on stderr, which fits a pipe; so one after the other will do.
-        let texts = (all(stdout), all(stderr));
-        // The other end is gone when it took too long.
-        let _ = sender.send(texts);
-    });
-    let texts = receiver.recv_timeout(timeout);
-    let status = end(&mut child, texts.is_err()).map_err(|error| Failure::once(format!("cannot be waited for: {error}")))?;
-    match texts {
-        Ok((stdout, _)) if status.success() => Ok(stdout),
-        Ok((_, stderr)) => {
-            let said = stderr.lines().rfind(|line| !line.trim().is_empty()).map_or_else(String::new, |line| format!(": {line}"));
-            Err(Failure::once(format!("{status}{said}")))
-        }
-        Err(RecvTimeoutError::Timeout) => {
-            Err(Failure { reason: format!("took more than {} s", timeout.as_secs()), hopeless: true })
-        }
-        Err(RecvTimeoutError::Disconnected) => Err(Failure::once("cannot be listened to".to_owned())),
-    }
-}
-
-fn all(pipe: Option<impl Read>) -> String {
-    let mut bytes = Vec::new();
-    if let Some(mut pipe) = pipe {
-        // What came before an error is all there is.
-        let _ = pipe.read_to_end(&mut bytes);
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-fn end(child: &mut Child, by_force: bool) -> std::io::Result<ExitStatus> {
-    if by_force {
-        child.kill()?;
-    }
-    child.wait()
-}
-
-/// Who runs what how often.
-#[derive(Debug)]
-pub(crate) struct Plan<'a> {
-    /// The date of the session.
-    pub(crate) session: &'a str,
-    /// Who, with its version.
-    pub(crate) subjects: &'a [(Built, String)],
-    /// What.
-    pub(crate) workloads: &'a [&'static Workload],
-    /// How often.
-    pub(crate) repetitions: u64,
-    /// Decides the order.
-    pub(crate) seed: u64,
-    /// How.
-    pub(crate) launch: Launch<'a>,
-}
-
-impl Plan<'_> {
-    /// Does it all. A run that fails is a record like others; only a file that cannot be written ends it early.
-    pub(crate) fn run(&self, keeper: &mut Keeper) -> Result<Vec<Run>> {
-        let mut rng = Rng::new(self.seed);
-        let mut runs = Vec::new();
-        let mut hopeless = HashSet::new();
-        let bar = self.progress()?;
-        for round in 1..=self.repetitions {
-            let started = Instant::now();
-            for (workload, (built, version)) in order(&mut rng, self.workloads, self.subjects) {
-                let name = built.subject.name;
-                bar.set_message(format!("round {round} of {}: {name} on {}", self.repetitions, workload.name));
-                if !hopeless.contains(&(name, workload.name)) {
-                    let outcome = match self.launch.run(built, workload) {
-                        Ok(line) => Outcome::Measured(line.measurement),
-                        Err(failure) => {
-                            if failure.hopeless {
-                                hopeless.insert((name, workload.name));
-                            }
-                            bar.suspend(|| eprintln!("{name} on {} in round {round}: {}", workload.name, failure.reason));
-                            Outcome::Failed(failure.reason)
+/// Does all runs of a session: `run` takes the places of a workload and of a subject in the session's lists. A run that fails is a record like
+/// others; only a file that cannot be written ends it early.
+pub(crate) fn run(
+    session: &Session,
+    keeper: &mut Keeper,
+    run: impl Fn(usize, usize) -> Result<Measurement, Failure>,
+) -> Result<Vec<Run>> {
+    let mut rng = Rng::new(session.seed);
+    let mut runs = Vec::new();
+    let mut hopeless = HashSet::new();
+    let bar = progress(session)?;
+    let workloads: Vec<usize> = (0..session.workloads.len()).collect();
+    let subjects: Vec<usize> = (0..session.subjects.len()).collect();
+    for round in 1..=session.repetitions {
+        let started = Instant::now();
+        for (workload, &subject) in order(&mut rng, &workloads, &subjects) {
+            let Version { subject: name, version, .. } = &session.subjects[subject];
+            let title = &session.workloads[workload];
+            bar.set_message(format!("round {round} of {}: {name} on {title}", session.repetitions));
+            if !hopeless.contains(&(workload, subject)) {
+                let outcome = match run(workload, subject) {
+                    Ok(measurement) => Outcome::Measured(measurement),
+                    Err(failure) => {
+                        if failure.hopeless {
+                            hopeless.insert((workload, subject));
                         }
-                    };
-                    let run = Run {
-                        session: self.session.to_owned(),
-                        date: now(),
-                        round,
-                        subject: name.to_owned(),
-                        version: version.clone(),
-                        workload: workload.name.to_owned(),
-                        outcome,
-                    };
-                    keeper.keep(&Record::Run(run.clone()))?;
-                    runs.push(run);
-                }
-                bar.inc(1);
+                        bar.suspend(|| eprintln!("{name} on {title} in round {round}: {}", failure.reason));
+                        Outcome::Failed(failure.reason)
+                    }
+                };
+                let run = Run {
+                    session: session.date.clone(),
+                    date: now(),
+                    round,
+                    subject: name.clone(),
+                    version: version.clone(),
+                    workload: title.clone(),
+                    outcome,
+                };
+                keeper.keep(&Record::Run(run.clone()))?;
+                runs.push(run);
             }
-            if bar.is_hidden() {
-                eprintln!("round {round} of {} took {:.0} s", self.repetitions, started.elapsed().as_secs_f64());
-            }
+            bar.inc(1);
         }
-        bar.finish_and_clear();
-        Ok(runs)
+        if bar.is_hidden() {
+            eprintln!("round {round} of {} took {:.0} s", session.repetitions, started.elapsed().as_secs_f64());
+        }
     }
+    bar.finish_and_clear();
+    Ok(runs)
+}
 
-    /// Drawn between the runs and never during one.
-    fn progress(&self) -> Result<ProgressBar> {
-        let bar = ProgressBar::new(self.workloads.len() as u64 * self.subjects.len() as u64 * self.repetitions);
-        let template = "running  {bar:30} {pos:>3}/{len}, {eta} left, {wide_msg}";
-        bar.set_style(ProgressStyle::with_template(template).context("the progress bar's template is wrong")?);
-        Ok(bar)
-    }
+/// Drawn between the runs and never during one.
+fn progress(session: &Session) -> Result<ProgressBar> {
+    let bar = ProgressBar::new(session.workloads.len() as u64 * session.subjects.len() as u64 * session.repetitions);
+    let template = "running  {bar:30} {pos:>3}/{len}, {eta} left, {wide_msg}";
+    bar.set_style(ProgressStyle::with_template(template).context("the progress bar's template is wrong")?);
+    Ok(bar)
 }
 
 /// This moment, to the second.
@@ -220,14 +154,8 @@ fn shuffle<T>(rng: &mut Rng, values: &mut [T]) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Failure, order, output};
+    use super::order;
     use freestone_bench::workload::Rng;
-    use std::process::Command;
-    use std::time::Duration;
-
-    fn shell(script: &str, timeout: Duration) -> Result<String, Failure> {
-        output(Command::new("sh").args(["-c", script]), timeout)
-    }
 
     #[test]
     fn a_round_runs_every_subject_once_per_workload_and_the_seed_says_in_which_order() {
@@ -247,24 +175,5 @@ mod tests {
         sorted.sort_unstable();
         sorted.dedup();
         assert_eq!(sorted.len(), 12);
-    }
-
-    #[test]
-    fn a_process_that_ends_well_is_heard() {
-        assert_eq!(shell("echo well", Duration::from_mins(1)), Ok("well\n".to_owned()));
-    }
-
-    #[test]
-    fn a_crash_names_the_signal_and_a_failure_says_its_last_line() {
-        let crash = shell("kill -SEGV $$", Duration::from_mins(1)).expect_err("it crashes");
-        assert!(crash.reason.contains("SIGSEGV"), "{}", crash.reason);
-        let failure = shell("echo so; echo no >&2; exit 3", Duration::from_mins(1)).expect_err("it fails");
-        assert_eq!(failure.reason, "exit status: 3: no");
-    }
-
-    #[test]
-    fn a_process_that_never_ends_is_given_up() {
-        let failure = shell("exec sleep 1000", Duration::from_millis(50)).expect_err("it takes too long");
-        assert!(failure.hopeless);
     }
 }

@@ -1,5 +1,6 @@
 //! What every subject's binary does: prove which allocator it runs on, run one workload, and say one line of JSON about it.
 
+use std::ffi::CStr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -26,6 +27,23 @@ pub fn note(name: &'static str, figure: u64) {
 pub fn note_resident(name: &'static str) {
     let resident = Memory::now().resident;
     note(name, resident);
+}
+
+/// The C library, with its version where it says one.
+#[cfg(target_env = "gnu")]
+#[must_use]
+pub fn c_library() -> String {
+    // SAFETY: takes no argument.
+    let text = unsafe { libc::gnu_get_libc_version() };
+    // SAFETY: a text that is never freed.
+    format!("glibc {}", unsafe { CStr::from_ptr(text) }.to_string_lossy())
+}
+
+/// The C library.
+#[cfg(not(target_env = "gnu"))]
+#[must_use]
+pub fn c_library() -> String {
+    "of an unnamed C library".to_owned()
 }
 
 /// Ends the process with one sentence: the run counts as failed.
@@ -61,7 +79,7 @@ impl Memory {
     }
 }
 
-fn read_file(path: &std::ffi::CStr, into: &mut [u8]) -> usize {
+fn read_file(path: &CStr, into: &mut [u8]) -> usize {
     // SAFETY: the path ends with a zero byte.
     let file = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
     if file < 0 {

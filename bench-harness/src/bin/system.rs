@@ -4,6 +4,7 @@ use std::alloc::System;
 use std::process::ExitCode;
 
 use freestone_bench::controls::Controls;
+use freestone_bench::subject::c_library;
 
 #[global_allocator]
 static GLOBAL: System = System;
@@ -16,20 +17,11 @@ fn proof() -> Result<String, String> {
     let heap = maps.lines().find(|line| line.ends_with("[heap]")).ok_or("the process has no [heap]")?;
     let (low, high) = heap.split(' ').next().and_then(|range| range.split_once('-')).ok_or("unreadable map")?;
     let bound = |text: &str| usize::from_str_radix(text, 16).map_err(|error| error.to_string());
-    if (bound(low)?..bound(high)?).contains(&address) { Ok(version()) } else { Err(format!("{address:#x} lies outside [heap]")) }
-}
-
-#[cfg(target_env = "gnu")]
-fn version() -> String {
-    // SAFETY: takes no argument.
-    let text = unsafe { libc::gnu_get_libc_version() };
-    // SAFETY: a text that is never freed.
-    format!("glibc {}", unsafe { std::ffi::CStr::from_ptr(text) }.to_string_lossy())
-}
-
-#[cfg(not(target_env = "gnu"))]
-fn version() -> String {
-    "of an unnamed C library".to_owned()
+    if (bound(low)?..bound(high)?).contains(&address) {
+        Ok(c_library())
+    } else {
+        Err(format!("{address:#x} lies outside [heap]"))
+    }
 }
 
 fn main() -> ExitCode {

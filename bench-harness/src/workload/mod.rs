@@ -58,7 +58,8 @@ pub struct Outcome {
 /// Passes a pointer where the compiler cannot look. Does what [`black_box`](std::hint::black_box) does, but keeps the pointer in a register:
 /// a trip through memory would cost as much as what is measured.
 #[inline(always)]
-pub(crate) fn opaque<T>(mut pointer: *mut T) -> *mut T {
+#[must_use]
+pub fn opaque<T>(mut pointer: *mut T) -> *mut T {
     // SAFETY: no instruction at all.
     unsafe { std::arch::asm!("/* {} */", inout(reg) pointer, options(nostack, preserves_flags)) };
     pointer

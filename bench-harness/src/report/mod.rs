@@ -3,6 +3,11 @@
 //! Every row compares Freestone with the best of the others in that row, which is harder than with any one of them. The comparison is
 //! made run by run: in every round the other's figure is divided by Freestone's, and the median of these ratios is shown with its interval.
 //! The other is chosen by its median, so where two are about equal it is the one that had luck: an advantage that Freestone does not get.
+//!
+//! Sessions of preloaded subjects have tables of their own: [`program`] and [`patterns`].
+
+mod patterns;
+mod program;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -12,7 +17,7 @@ use comfy_table::{CellAlignment, ContentLineStyle, LineStyle, Table, TableStyle,
 use freestone_bench::workload;
 
 use crate::machine::is_busy;
-use crate::record::{Kept, Measurement, Outcome};
+use crate::record::{Kept, Kind, Measurement, Outcome};
 use crate::statistics::{Estimate, Side, geometric_mean};
 use crate::subjects::{FREESTONE, Subject};
 
@@ -57,6 +62,9 @@ const MEMORY: Metric = Metric {
     better: "smaller",
     worse: "larger",
 };
+
+/// The note of what a process took of the processors.
+pub(crate) const CPU_NOTE: &str = "cpu_ns";
 
 /// All runs of one subject on one workload.
 #[derive(Default)]
@@ -174,6 +182,10 @@ impl<'a> Report<'a> {
             }
         }
         for row in &self.rows {
+            let complaint = match self.kept.session.kind {
+                Kind::Workloads | Kind::Patterns => "computed different results, so somebody breaks memory",
+                Kind::Program => "ended differently",
+            };
             let mut subjects_by_sum: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
             for (subject, cell) in self.subjects.iter().zip(&row.cells) {
                 for measurement in cell.by_round.values() {
@@ -186,7 +198,7 @@ impl<'a> Report<'a> {
             if subjects_by_sum.len() > 1 {
                 let sums = subjects_by_sum.iter().map(|(sum, subjects)| format!("{sum} on {}", subjects.join(", ")));
                 let sums = sums.collect::<Vec<_>>().join("; ");
-                problems.push(format!("{} computed different results, so somebody breaks memory: {sums}", row.workload));
+                problems.push(format!("{} {complaint}: {sums}", row.workload));
             }
         }
         problems
@@ -210,13 +222,21 @@ impl<'a> Report<'a> {
     pub(crate) fn print(&self, format: Format) -> String {
         let mut text = String::new();
         self.print_provenance(&mut text, format);
-        for metric in [&TIME, &MEMORY] {
-            self.print_table(&mut text, metric, format);
+        match self.kept.session.kind {
+            Kind::Workloads => self.print_workloads(&mut text, format),
+            Kind::Program => self.print_program(&mut text, format),
+            Kind::Patterns => self.print_patterns(&mut text, format),
         }
-        self.print_notes(&mut text, format);
-        self.print_legend(&mut text);
-        self.print_verdict(&mut text, format);
         text
+    }
+
+    fn print_workloads(&self, text: &mut String, format: Format) {
+        for metric in [&TIME, &MEMORY] {
+            self.print_table(text, metric, format);
+        }
+        self.print_notes(text, format);
+        self.print_legend(text);
+        self.print_verdict(text, format);
     }
 
     fn print_provenance(&self, text: &mut String, format: Format) {
@@ -249,8 +269,13 @@ impl<'a> Report<'a> {
         lines.push((
             "",
             format!(
-                "{} workload{} × {} subject{} × {} run{}, each a process of its own, in random order",
+                "{} {}{} × {} subject{} × {} run{}, each a process of its own, in random order",
                 session.workloads.len(),
+                match session.kind {
+                    Kind::Workloads => "workload",
+                    Kind::Program => "command",
+                    Kind::Patterns => "pattern",
+                },
                 plural(session.workloads.len()),
                 session.subjects.len(),
                 plural(session.subjects.len()),
@@ -260,6 +285,10 @@ impl<'a> Report<'a> {
         ));
         if session.percent < 100 {
             lines.push(("", format!("only {} % of the operations: not comparable with other sessions", session.percent)));
+        }
+        if let Some(threads) = session.threads {
+            let sentence = "in patterns that have several: not comparable with other sessions";
+            lines.push(("", format!("{threads} thread{} {sentence}", plural(threads as usize))));
         }
         if !session.environment.is_empty() {
             lines.push(("", format!("environment: {}", session.environment.join(" "))));
@@ -510,7 +539,7 @@ const WORDS: [(&str, &str); 12] = [
     ("bytes_per_thread", "resident beyond that"),
     ("allocated_bytes", "allocated in all"),
     ("faults", "page faults"),
-    ("cpu_ns", "processor time"),
+    (CPU_NOTE, "processor time"),
     ("p99_ns", "99 % of requests within"),
 ];
 
@@ -566,11 +595,16 @@ fn plural(count: usize) -> &'static str {
     if count == 1 { "" } else { "s" }
 }
 
-/// Such as `12.3 ms ±2%`; without a unit, a whole number.
-fn figure(estimate: &Estimate, (divisor, unit): (f64, &str)) -> String {
-    let value = estimate.median / divisor;
+/// Such as `12.3 ms`; without a unit, a whole number.
+fn value(value: f64, (divisor, unit): (f64, &str)) -> String {
+    let value = value / divisor;
     let digits = usize::from(value < 99.95) + usize::from(value < 9.995);
-    let text = if unit.is_empty() { thousands(value) } else { format!("{value:.digits$} {unit}") };
+    if unit.is_empty() { thousands(value) } else { format!("{value:.digits$} {unit}") }
+}
+
+/// Such as `12.3 ms ±2%`.
+fn figure(estimate: &Estimate, unit: (f64, &str)) -> String {
+    let text = value(estimate.median, unit);
     // Of nothing there is no share.
     if estimate.is_sure() && estimate.median > 0.0 {
         format!("{text} ±{:.0}%", (estimate.spread() * 100.0).ceil())
