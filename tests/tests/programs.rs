@@ -415,7 +415,7 @@ split -n l/7 lines part.; mkdir -p tree/a/b; mv part.* tree/a/b; cp -r tree/a tr
 tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -cf tree.tar tree; cksum tree.tar
 gzip -n9c tree.tar > tree.tar.gz
 mkdir out; tar -xzf tree.tar.gz -C out; diff -r tree out/tree
-find tree -type f -size +1k -printf '%p %s\n' | sort; find tree -name 'part.a[a-c]' -exec cksum {} + | sort | xargs -n 3 echo | tr ' ' '\n' | comm - /dev/null | paste -s -d , | fold -w 70
+find tree -type f -size +1k -printf '%p %s\n' | sort; find tree -name 'part.a[a-c]' -exec cksum {} + | sort | xargs -n 3 echo | tr ' ' '\n' | sort | comm - <(seq 100 | sort) | paste -s -d , | fold -w 70
 join <(sort -k 1,1 <(head -5000 lines)) <(sort -k 1,1 <(head -9000 lines)) | cksum
 declare -A seen; total=0
 for i in {1..20000}; do key=$((i * 7919 % 1009)); seen[$key]+="$i "; total=$((total + ${#seen[$key]})); done
