@@ -294,6 +294,56 @@ int main() {
     same("g++", compile_and_run, |folder, _| fs::read(folder.join("main")).unwrap_or_default());
 }
 
+/// A program that replaces the plain operators of C++ gets the others as the standard has them: they call those. Compilers call the `delete` that
+/// is told a size, which the program did not replace, for what its own `new` made: nobody else may take that.
+#[test]
+fn gpp_with_operators_of_its_own() {
+    const SOURCE: &str = r#"
+#include <cstddef>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <new>
+#include <string>
+#include <vector>
+static long live;
+void *operator new(std::size_t size) {
+  char *block = (char *)std::malloc(size + 32);
+  if (!block) throw std::bad_alloc();
+  live++;
+  return block + 32;
+}
+void operator delete(void *block) noexcept {
+  if (!block) return;
+  live--;
+  std::free((char *)block - 32);
+}
+static void tell(const char *what) { std::printf("%s: %ld\n", what, live); }
+struct Plain { long words[9]; };
+struct Kept { std::string text; ~Kept() {} };
+struct alignas(64) Wide { long words[8]; };
+int main() {
+  Plain *volatile one = new Plain; tell("new"); delete one; tell("delete");
+  Plain *volatile many = new Plain[10]; tell("new[]"); delete[] many; tell("delete[]");
+  Kept *volatile kept = new Kept[10]; tell("new[] with a count"); delete[] kept; tell("delete[] with a size");
+  Plain *volatile quiet = new (std::nothrow) Plain; tell("new that does not throw"); operator delete(quiet, std::nothrow); tell("its delete");
+  Plain *volatile quiets = new (std::nothrow) Plain[3]; tell("new[] that does not throw"); operator delete[](quiets, std::nothrow); tell("its delete[]");
+  { std::vector<std::string> words(100, std::string(50, 'x')); tell("library"); }
+  tell("library's deletes");
+  auto wide = std::make_unique<Wide[]>(3);
+  std::printf("%zu\n", reinterpret_cast<std::size_t>(wide.get()) % 64);
+}
+"#;
+    let Some(gpp) = find("g++", "g++") else { return };
+    let compile_and_run = |folder: &Path| {
+        fs::write(folder.join("main.cpp"), SOURCE).expect("written");
+        let mut command = Command::new("sh");
+        command.args(["-c", "\"$0\" -std=c++17 -O1 -w -o main main.cpp && ./main"]).arg(&gpp);
+        command
+    };
+    same("g++ with operators of its own", compile_and_run, only_output);
+}
+
 #[test]
 fn sqlite() {
     const SCRIPT: &str = "
