@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 mod block;
 pub mod oracle;
+pub mod preload;
 mod random;
 mod small;
 
