@@ -19,10 +19,13 @@ pub(crate) const META_CHUNK_BYTES: usize = 128 << 10;
 
 // ---- size classes --------------------------------------------------------------------------------------------------
 
-/// Up to here a class has split magazines (an alloc array and a free array); above, one stack.
+/// Up to here a block is small: it may lie in the seed, and sizes find their class by a table of eights.
+pub(crate) const SMALL_BYTES_MAX: usize = 1 << 10;
+/// Up to here a class has split magazines (an alloc array and a free array); above, one stack. In C all have stacks: with a call around
+/// each operation, and more blocks that live briefly, what a stack saves in cache misses weighs more than its few instructions (decision 18).
 /// Split arrays cycle through as many blocks as they hold, which costs cache misses once those blocks are large
 /// (4 KiB hot loop: 1.5 ns split, 0.9 ns as a stack).
-pub(crate) const SPLIT_BYTES_MAX: usize = 1 << 10;
+pub(crate) const SPLIT_BYTES_MAX: usize = if UNSIZED { 0 } else { SMALL_BYTES_MAX };
 /// Up to here a class is served by the inlined path; above, blocks are whole page runs.
 pub(crate) const STACK_BYTES_MAX: usize = 32 << 10;
 /// The largest class. Above come page runs of exact length.
@@ -32,14 +35,20 @@ pub(crate) const SPAN_TAIL_PERMILLE_MAX: usize = 30;
 
 // ---- thread caches -------------------------------------------------------------------------------------------------
 
-/// Blocks per magazine for classes up to [`SPLIT_BYTES_MAX`]. Measured against 64 (9 % slower on 100k live blocks) and 256 (no
+/// Blocks per magazine for classes up to [`SMALL_BYTES_MAX`]. For split ones Measured against 64 (9 % slower on 100k live blocks) and 256 (no
 /// faster where it counts, twice the memory).
-pub(crate) const MAGAZINE_BLOCKS_MAX: usize = if cfg!(loom) { 2 } else { 128 };
+pub(crate) const MAGAZINE_BLOCKS_MAX: usize = if cfg!(loom) {
+    2
+} else if UNSIZED {
+    512
+} else {
+    128
+};
 /// Slow start: the first magazine of a class. Doubles at every slow entry.
 pub(crate) const MAGAZINE_BLOCKS_MIN: usize = if cfg!(loom) { 2 } else { 4 };
-/// Slow start above [`SPLIT_BYTES_MAX`]: the first stack of a class holds about this many bytes.
+/// Slow start of stacks: the first one of a class holds about this many bytes.
 pub(crate) const STACK_FIRST_BYTES: usize = 16 << 10;
-/// Above [`SPLIT_BYTES_MAX`] a stack holds about this many bytes …
+/// A stack holds about this many bytes …
 pub(crate) const STACK_BYTES_TARGET: usize = 64 << 10;
 /// … but at least this many blocks: fewer, and programs that alternate between a handful of buffers fall through.
 pub(crate) const STACK_BLOCKS_MIN: usize = 8;
@@ -47,21 +56,24 @@ pub(crate) const STACK_BLOCKS_MIN: usize = 8;
 /// What a thread may cache before it has earned more: enough for a few classes in use, little enough for 500 threads.
 pub(crate) const BUDGET_AT_BIRTH_BYTES: usize = 32 << 10;
 /// A thread earns one byte of cache for so many bytes allocated …
-pub(crate) const BUDGET_EARNED_PER_BYTES: u64 = 32;
+pub(crate) const BUDGET_EARNED_PER_BYTES: u64 = if UNSIZED { 8 } else { 32 };
 /// … up to this.
-pub(crate) const BUDGET_MAX_BYTES: usize = 1 << 20;
+pub(crate) const BUDGET_MAX_BYTES: usize = if UNSIZED { 4 << 20 } else { 1 << 20 };
 /// Earned budget is leased from the process in pieces of this size.
 pub(crate) const LEASE_BYTES: usize = 64 << 10;
 /// A class that had no slow entry for so many slow entries of its thread gives its cache up when another one needs the budget.
 pub(crate) const IDLE_ENTRIES: u32 = 4096;
 /// The process lends at least this much to caches and depots …
-pub(crate) const LEND_MIN_BYTES: usize = 4 << 20;
+pub(crate) const LEND_MIN_BYTES: usize = if UNSIZED { 16 << 20 } else { 4 << 20 };
 /// … or this share of what is live, whichever is more.
-pub(crate) const LEND_LIVE_SHARE: usize = 8;
+pub(crate) const LEND_LIVE_SHARE: usize = if UNSIZED { 4 } else { 8 };
 
 /// One exchange in so many is checked block by block. At 16 it costs up to 7 % of a loop that does nothing else, and elsewhere less than can
 /// be measured; checking all costs 1.3–1.5 ×.
 pub(crate) const EXCHANGE_CHECK_PERIOD: u32 = 16;
+/// Of a stack, so many blocks are checked at such an occasion, those that were freed last: a stack is long, and not all of it moves. All of them where
+/// every exchange is checked.
+pub(crate) const STACK_CHECK_BLOCKS: usize = 64;
 /// A stack has no exchanges; its down-counter is armed with this many allocations, and re-arming counts as an exchange.
 pub(crate) const STACK_ARMED: usize = 256;
 

@@ -717,21 +717,6 @@ pub(crate) unsafe fn free_slow(block: NonNull<u8>, size: usize, align: usize, op
     }
 }
 
-/// Takes back a block of a split class that the fast path had no room for.
-///
-/// # Safety
-///
-/// - As for [`free_of_class`].
-#[cold]
-#[inline(never)]
-#[cfg(freestone_c)]
-pub(crate) unsafe fn free_split(block: NonNull<u8>, class: SizeClass, options: &Options) {
-    if !current_record().is_some_and(|record| record.free_quickly(block, class)) {
-        // SAFETY: handed on to the caller.
-        unsafe { free_of_class(block, class, options) };
-    }
-}
-
 /// Takes back a block of a class that the fast path had no room for, or does not serve.
 ///
 /// # Safety
@@ -835,14 +820,14 @@ pub(crate) fn check_free_of_class(block: NonNull<u8>, class: SizeClass) {
 
 // ---- for C -----------------------------------------------------------------------------------------------------------
 
-/// The class of the blocks where an address lies, if it is one that threads keep in split magazines: what the fast path of a free has to know.
+/// The class of the blocks where an address lies, if it is one that the inlined path serves: what the fast path of a free has to know.
 #[inline(always)]
 #[cfg(freestone_c)]
-pub(crate) fn split_class_at(address: usize) -> Option<SizeClass> {
+pub(crate) fn inline_class_at(address: usize) -> Option<SizeClass> {
     let table = &HEAP.supply.page_heap.table;
     match table.class_byte(address) {
-        SEED_BYTE => SizeClass::split_of_byte(table.seed_byte(address)),
-        byte => SizeClass::split_of_byte(byte),
+        SEED_BYTE => SizeClass::inline_of_byte(table.seed_byte(address)),
+        byte => SizeClass::inline_of_byte(byte),
     }
 }
 

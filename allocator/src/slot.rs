@@ -141,6 +141,15 @@ pub(crate) const fn blocks_of(state: u64) -> u64 {
     state & (ARMED_ONE - 1)
 }
 
+/// Why a stack has no block to give.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Dry {
+    /// There is none.
+    Empty,
+    /// The slow path is to look in before the next one.
+    Unarmed,
+}
+
 /// A block from a stack.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StackBlock {
@@ -168,20 +177,34 @@ impl StackSlot {
     /// - As for [`SplitSlot::pop`].
     #[inline(always)]
     pub(crate) unsafe fn pop(&self) -> Option<StackBlock> {
+        // SAFETY: handed on to the caller.
+        unsafe { self.pop_entry() }.ok().map(StackBlock::from_entry)
+    }
+
+    /// Takes the entry that was put there last, or says why there is none. Whoever does different things for the one reason and the other gets
+    /// two branches that are never taken; for one and the same the compiler makes one branch, of six instructions.
+    ///
+    /// # Safety
+    ///
+    /// - As for [`SplitSlot::pop`].
+    #[inline(always)]
+    pub(crate) unsafe fn pop_entry(&self) -> Result<*mut u8, Dry> {
         // Relaxed, here and below: as in `SplitSlot`.
         let state = self.state.load(Ordering::Relaxed);
-        let count = blocks_of(state).checked_sub(1)?;
-        if state < ARMED_ONE {
-            return None;
+        let count = blocks_of(state);
+        if count == 0 {
+            return Err(Dry::Empty);
         }
+        // One block and one armed allocation less; if nothing is armed, that goes below zero.
+        let Some(state) = state.checked_sub(ARMED_ONE + 1) else { return Err(Dry::Unarmed) };
         let base = self.base.load(Ordering::Relaxed);
         // SAFETY: entries below the count exist (I-array).
-        let entry = unsafe { base.add(count as usize) };
+        let entry = unsafe { base.add(count as usize - 1) };
         // SAFETY: and were written by the slow path or by `push`.
         let block = unsafe { entry.read() };
         // Release: as in `SplitSlot::pop`.
-        self.state.store(state - (ARMED_ONE + 1), Ordering::Release);
-        Some(StackBlock::from_entry(block))
+        self.state.store(state, Ordering::Release);
+        Ok(block)
     }
 
     /// Takes a block back, or says `false` if the stack is full.

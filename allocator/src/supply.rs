@@ -79,7 +79,7 @@ pub(crate) fn depth_max(class: SizeClass) -> usize {
     match class.shape() {
         Shape::Split => MAGAZINE_BLOCKS_MAX,
         Shape::Stack => {
-            let blocks = (STACK_BYTES_TARGET / class.bytes()).max(STACK_BLOCKS_MIN);
+            let blocks = (STACK_BYTES_TARGET / class.bytes()).clamp(STACK_BLOCKS_MIN, MAGAZINE_BLOCKS_MAX);
             1 << blocks.ilog2()
         }
         Shape::Whole => MAGAZINE_BLOCKS_MIN,

@@ -167,7 +167,7 @@ pub unsafe extern "C" fn malloc_usable_size(block: *mut c_void) -> usize {
     if block.is_null() {
         return 0;
     }
-    if heap::split_class_at(block.addr()).is_none() && heap::is_bypassed(&super::OPTIONS) {
+    if heap::inline_class_at(block.addr()).is_none() && heap::is_bypassed(&super::OPTIONS) {
         // SAFETY: glibc's function of this name has this type, and all blocks are its.
         return unsafe { system_heap::usable_bytes(block.cast()) };
     }

@@ -1,6 +1,6 @@
 //! Floor 11. The face for C: every function by which a C or C++ program gets memory, over the same heap as the Rust face.
 //!
-//! A free says nothing but an address. So the class comes from one byte of a side table ([`heap::split_class_at`]), and everything else from the
+//! A free says nothing but an address. So the class comes from one byte of a side table ([`heap::inline_class_at`]), and everything else from the
 //! slow path. Blocks are aligned to 16; classes that are no multiple of that stay unused.
 //!
 //! `malloc.rs` has what programs call all the time, `cpp.rs` the operators of C++, `report.rs` what asks how the heap is doing, `control.rs` what
@@ -24,6 +24,7 @@ use crate::options::{Foreign, Options};
 use crate::os;
 use crate::page_heap::ALIGN_MAX;
 use crate::size_class::{C_ALIGN, Shape, SizeClass};
+use crate::slot::Dry;
 use crate::system_heap;
 use crate::word;
 use crate::zero::ZeroBlocks;
@@ -48,16 +49,28 @@ fn no_memory() -> *mut u8 {
 /// `size` bytes, aligned to 16, or null and `ENOMEM`.
 #[inline(always)]
 fn allocate(size: usize) -> *mut u8 {
-    if let Some(class) = SizeClass::split_for_c(size)
-        // SAFETY: the slots are the calling thread's (I-owner).
-        && let Some(block) = word::slots().and_then(|slots| unsafe { slots.split(class).pop() })
-    {
-        if CHECKED {
-            heap::mark_live(block, class);
+    let (Some(class), Some(slots)) = (SizeClass::small_for_c(size), word::slots()) else { return allocate_more(size) };
+    // SAFETY: the slots are the calling thread's (I-owner).
+    match unsafe { slots.stack(class).pop_entry() } {
+        // Nobody remembers of small blocks that they are zero, so the entry is the block.
+        Ok(block) => {
+            // SAFETY: no block is at address zero.
+            let block = unsafe { NonNull::new_unchecked(block) };
+            if CHECKED {
+                heap::mark_live(block, class);
+            }
+            block.as_ptr()
         }
-        return block.as_ptr();
+        Err(Dry::Empty) => allocate_more(size),
+        Err(Dry::Unarmed) => allocate_unarmed(size),
     }
-    allocate_more(size)
+}
+
+/// As [`allocate_more`]: see [`StackSlot::pop_entry`](crate::slot::StackSlot::pop_entry).
+#[cold]
+#[inline(never)]
+extern "C" fn allocate_unarmed(size: usize) -> *mut u8 {
+    allocate_aligned(size, C_ALIGN)
 }
 
 /// As [`allocate`], for what is larger or not at hand.
@@ -77,16 +90,8 @@ fn allocate_aligned(size: usize, align: usize) -> *mut u8 {
         return no_memory();
     }
     let (size, align) = (size.max(1), align.max(C_ALIGN));
-    if let Some(class) = SizeClass::split(size, align) {
+    if let Some(class) = SizeClass::stacked(size, align) {
         // SAFETY: the slots are the calling thread's (I-owner).
-        if let Some(block) = word::slots().and_then(|slots| unsafe { slots.split(class).pop() }) {
-            if CHECKED {
-                heap::mark_live(block, class);
-            }
-            return block.as_ptr();
-        }
-    } else if let Some(class) = SizeClass::stacked(size, align) {
-        // SAFETY: as above.
         if let Some(taken) = word::slots().and_then(|slots| unsafe { slots.stack(class).pop() }) {
             if CHECKED {
                 heap::mark_live(taken.block, class);
@@ -113,7 +118,7 @@ fn allocate_nothing() -> *mut u8 {
 /// As [`allocate`], all zeros.
 #[inline]
 fn allocate_zeroed(size: usize) -> *mut u8 {
-    if SizeClass::split_for_c(size).is_some() {
+    if SizeClass::small_for_c(size).is_some() {
         let block = allocate(size);
         if !block.is_null() {
             // SAFETY: a block of at least this size, not the caller's yet.
@@ -138,23 +143,23 @@ fn allocate_zeroed(size: usize) -> *mut u8 {
 #[inline(always)]
 fn release(block: *mut u8) {
     let address = block.addr();
-    if let Some(class) = heap::split_class_at(address) {
+    if let Some(class) = heap::inline_class_at(address) {
         // SAFETY: in a page of ours.
         let block = unsafe { NonNull::new_unchecked(block) };
         if CHECKED {
             heap::check_free_of_class(block, class);
         }
         // SAFETY: the slots are the calling thread's, and the caller gives up a block of this class.
-        if word::slots().is_some_and(|slots| unsafe { slots.split(class).push(block) }) {
+        if word::slots().is_some_and(|slots| unsafe { slots.stack(class).push(block) }) {
             return;
         }
         // SAFETY: the caller gives the block up, and no slot took it.
-        return unsafe { heap::free_split(block, class, &OPTIONS) };
+        return unsafe { heap::free_of_class(block, class, &OPTIONS) };
     }
     release_more(block);
 }
 
-/// As [`release`], for what no page says to be small.
+/// As [`release`], for blocks that are spans of their own, sampled, or beyond the classes, and for what is none.
 #[inline(never)]
 extern "C" fn release_more(block: *mut u8) {
     let Some(block) = NonNull::new(block) else { return };
@@ -164,20 +169,8 @@ extern "C" fn release_more(block: *mut u8) {
             if CHECKED {
                 heap::check_free_of_class(block, class);
             }
-            // SAFETY: the slots are the calling thread's, and the caller gives up a block of this class.
-            let is_kept = word::slots().is_some_and(|slots| match class.shape() {
-                // Seen by their own frees.
-                _ if crate::units::in_sampled_zone(address) => false,
-                // SAFETY: as above.
-                Shape::Split => unsafe { slots.split(class).push(block) },
-                // SAFETY: as above.
-                Shape::Stack => unsafe { slots.stack(class).push(block) },
-                Shape::Whole => false,
-            });
-            if !is_kept {
-                // SAFETY: the caller gives the block up, and no slot took it.
-                unsafe { heap::free_of_class(block, class, &OPTIONS) };
-            }
+            // SAFETY: the caller gives the block up.
+            unsafe { heap::free_of_class(block, class, &OPTIONS) };
             Ok(())
         }
         Ok(None) if heap::is_bypassed(&OPTIONS) => {
@@ -219,7 +212,7 @@ impl Block {
     /// with `check:exchange` that no block of this thread or of central is free there.
     #[inline]
     fn at(address: usize) -> Self {
-        match heap::split_class_at(address) {
+        match heap::inline_class_at(address) {
             Some(class) if !CHECKED && !heap::checks_every_exchange() => Self::Class(class),
             _ => Self::look_at(address),
         }
@@ -284,7 +277,7 @@ fn reallocate(block: *mut u8, size: usize) -> *mut u8 {
     }
     // SAFETY: the caller says so.
     let old = unsafe { NonNull::new_unchecked(block) };
-    let class_of_old = heap::split_class_at(block.addr());
+    let class_of_old = heap::inline_class_at(block.addr());
     if class_of_old.is_none() && heap::is_bypassed(&OPTIONS) {
         // SAFETY: all blocks are the system's, and the caller gives this one up.
         return unsafe { system_heap::reallocate(block, size) };

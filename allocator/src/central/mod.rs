@@ -24,6 +24,7 @@ pub(crate) mod within;
 use core::ops::Range;
 
 use crate::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::config::MAGAZINE_BLOCKS_MAX;
 use crate::counters::Event;
 use crate::fatal::{Misuse, misuse};
 use crate::magazine::{Magazine, ZEROED};
@@ -169,7 +170,7 @@ impl Central {
                 // Half a magazine of used blocks is better than touching fresh memory.
                 None if got * 2 >= wanted && got > 0 => break,
                 None => {
-                    if class.shape() == Shape::Split && got == 0 {
+                    if class.is_small() && got == 0 {
                         got = ground.seed.take(class, room, ground.meta, |classes| seed_land(classes, ground));
                         if got > 0 {
                             break;
@@ -500,7 +501,7 @@ fn take_from_span(spans: &mut Spans, class: SizeClass, page: PageIndex, room: &m
         });
     }
     let more = untouched.min(wanted - taken);
-    let tag = if record.is_zeroed() && class.shape() == Shape::Stack { ZEROED } else { 0 };
+    let tag = if record.is_zeroed() && !class.is_small() { ZEROED } else { 0 };
     for (index, place) in (fresh..fresh + more).zip(places) {
         *place = os::pointer((start + index as usize * bytes) | tag);
     }
@@ -556,7 +557,7 @@ fn span_of(address: usize, class: SizeClass, ground: Ground<'_>) -> Option<PageI
 #[cold]
 fn give_to_seed(address: usize, class: SizeClass, ground: Ground<'_>) -> Result<(), Misuse> {
     match kind_at(address, ground)? {
-        Kind::Seed if class.shape() == Shape::Split => ground.seed.give(address, class).map_err(|kind| refine(kind, address)),
+        Kind::Seed if class.is_small() => ground.seed.give(address, class).map_err(|kind| refine(kind, address)),
         kind => Err(wrong_kind(kind)),
     }
 }
@@ -622,7 +623,7 @@ pub(crate) fn inspect(address: usize, class: SizeClass, ground: Ground<'_>) -> R
     }
     let Some(head) = span_of(address, class, ground) else {
         return match kind_at(address, ground)? {
-            Kind::Seed if class.shape() == Shape::Split => {
+            Kind::Seed if class.is_small() => {
                 ground.seed.inspect(address, class).map_err(|kind| refine(kind, address))
             }
             kind => Err(wrong_kind(kind)),
@@ -651,8 +652,9 @@ pub(crate) fn inspect(address: usize, class: SizeClass, ground: Ground<'_>) -> R
 /// Are all of these blocks of the class, and all different? Asks less than [`inspect`]: range, class, start of a block; what central itself
 /// knows is asked when they come back to it. Otherwise says what is wrong with which.
 pub(crate) fn inspect_all(blocks: &[*mut u8], class: SizeClass, ground: Ground<'_>) -> Result<(), (Misuse, usize)> {
-    // One bit per hashed address: a bit met twice is looked at closely. 4096 bits for at most 128 blocks, so few are.
-    let mut seen = [0_u64; 64];
+    // One bit per hashed address: a bit met twice is looked at closely. 32 for each block, so few are.
+    const SEEN_BITS: usize = 32 * MAGAZINE_BLOCKS_MAX;
+    let mut seen = [0_u64; SEEN_BITS / 64];
     // The seed's run of the block before. A run takes longer to find than a span; spans are not remembered, because in a magazine that has
     // been in use for a while the next block is from another one.
     let mut run = 0..0;
@@ -671,7 +673,7 @@ pub(crate) fn inspect_all(blocks: &[*mut u8], class: SizeClass, ground: Ground<'
             Place::Inside => return Err((within_block(address), address)),
             Place::Tail => return Err((Misuse::NeverAllocated, address)),
         }
-        let hash = address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52;
+        let hash = address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - SEEN_BITS.ilog2());
         let (word, bit) = (&mut seen[hash / 64], 1 << (hash % 64));
         if *word & bit != 0 && blocks[..position].iter().any(|other| other.addr() & !ZEROED == address) {
             return Err((Misuse::DoubleFree, address));
@@ -685,7 +687,7 @@ pub(crate) fn inspect_all(blocks: &[*mut u8], class: SizeClass, ground: Ground<'
 #[cold]
 fn seed_run_of(address: usize, class: SizeClass, ground: Ground<'_>) -> Result<Range<usize>, Misuse> {
     match kind_at(address, ground)? {
-        Kind::Seed if class.shape() == Shape::Split => ground.seed.extent_of(address, class),
+        Kind::Seed if class.is_small() => ground.seed.extent_of(address, class),
         kind => Err(wrong_kind(kind)),
     }
 }

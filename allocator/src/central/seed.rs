@@ -71,9 +71,9 @@ struct Cut {
     /// Runs that ended, linked by `next`: index plus one.
     ended: u16,
     /// Per class: runs with free blocks.
-    heads: [u16; SizeClass::SPLIT_COUNT],
+    heads: [u16; SizeClass::SMALL_COUNT],
     /// Per class: blocks that are not here at the moment.
-    out: [u16; SizeClass::SPLIT_COUNT],
+    out: [u16; SizeClass::SMALL_COUNT],
     /// Granules that are in a run, as bits. All zeros at first, or the heap's statics would have to lie in the program's file.
     taken: [u64; GRANULES / WORD_BITS],
 }
@@ -97,8 +97,8 @@ impl Seed {
                 Cut {
                     fresh: 0,
                     ended: 0,
-                    heads: [0; SizeClass::SPLIT_COUNT],
-                    out: [0; SizeClass::SPLIT_COUNT],
+                    heads: [0; SizeClass::SMALL_COUNT],
+                    out: [0; SizeClass::SMALL_COUNT],
                     taken: [0; GRANULES / WORD_BITS],
                 },
             ),
@@ -391,7 +391,7 @@ mod tests {
             // Waves: mostly taking, then mostly giving.
             let taking = if step / 2_000 % 2 == 0 { 7 } else { 3 };
             if random(10) < taking {
-                let class = SizeClass::from_index(random(SizeClass::SPLIT_COUNT));
+                let class = SizeClass::from_index(random(SizeClass::SMALL_COUNT));
                 let mut room = [core::ptr::null_mut(); 8];
                 let taken = seed.take(class, &mut room, &meta, land);
                 let blocks = &room[8 - taken..];
@@ -407,7 +407,7 @@ mod tests {
                 }
             } else if !live.is_empty() {
                 let (&address, &class) = live.iter().nth(random(live.len())).expect("within the count");
-                let wrong = SizeClass::from_index((class.index() + 1) % SizeClass::SPLIT_COUNT);
+                let wrong = SizeClass::from_index((class.index() + 1) % SizeClass::SMALL_COUNT);
                 assert_eq!(seed.give(address, wrong), Err(Misuse::SizeMismatch));
                 assert_eq!(seed.give(address, class), Ok(()));
                 assert!(seed.give(address, class).is_err(), "given twice");
@@ -431,7 +431,7 @@ mod tests {
         let mut highest = 0;
         let mut start = usize::MAX;
         for round in 0..3 {
-            for class in SizeClass::all().take(SizeClass::SPLIT_COUNT) {
+            for class in SizeClass::all().take(SizeClass::SMALL_COUNT) {
                 let mut room = [core::ptr::null_mut(); 1];
                 assert_eq!(seed.take(class, &mut room, &meta, land), 1, "round {round}");
                 bytes += class.bytes();

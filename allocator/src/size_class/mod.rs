@@ -8,7 +8,7 @@
 
 mod table;
 
-use crate::config::{CLASS_BYTES_MAX, SPLIT_BYTES_MAX, STACK_BYTES_MAX};
+use crate::config::{CLASS_BYTES_MAX, SMALL_BYTES_MAX, SPLIT_BYTES_MAX, STACK_BYTES_MAX};
 use crate::units::PAGE_BYTES;
 #[cfg(any(freestone_c, test))]
 use table::SMALL_FOR_C;
@@ -41,7 +41,9 @@ pub(crate) enum Shape {
 impl SizeClass {
     /// How many classes there are.
     pub(crate) const COUNT: usize = table::COUNT;
-    /// How many have split magazines. They are the first ones.
+    /// How many are small. They are the first ones.
+    pub(crate) const SMALL_COUNT: usize = table::SMALL_COUNT;
+    /// How many have split magazines: the small ones or, in C, none.
     pub(crate) const SPLIT_COUNT: usize = table::SPLIT_COUNT;
     /// How many the inlined path serves: those with split magazines and those with a stack.
     pub(crate) const INLINE_COUNT: usize = table::STACK_END;
@@ -50,28 +52,34 @@ impl SizeClass {
     #[inline(always)]
     pub(crate) fn split(size: usize, align: usize) -> Option<Self> {
         let size = rounded(size, align);
-        if size <= SPLIT_BYTES_MAX { Some(Self(SMALL[size.div_ceil(8)])) } else { None }
+        if SPLIT_BYTES_MAX > 0 && size <= SPLIT_BYTES_MAX { Some(Self(SMALL[size.div_ceil(8)])) } else { None }
     }
 
     /// The class of a request that is not [`split`](Self::split), if threads keep it in a stack.
     #[inline(always)]
     pub(crate) fn stacked(size: usize, align: usize) -> Option<Self> {
         let size = rounded(size, align);
-        if size <= STACK_BYTES_MAX && align <= CLASS_ALIGN_MAX { Some(Self(MEDIUM[size.div_ceil(128)])) } else { None }
+        if SPLIT_BYTES_MAX < SMALL_BYTES_MAX && size <= SMALL_BYTES_MAX {
+            Some(Self(SMALL[size.div_ceil(8)]))
+        } else if size <= STACK_BYTES_MAX && align <= CLASS_ALIGN_MAX {
+            Some(Self(MEDIUM[size.div_ceil(128)]))
+        } else {
+            None
+        }
     }
 
     /// The class of any request that has one.
     #[inline]
     pub(crate) fn of(size: usize, align: usize) -> Option<Self> {
-        if let Some(class) = Self::split(size, align) {
-            return Some(class);
-        }
         let size = rounded(size, align);
-        if size <= CLASS_BYTES_MAX && align <= CLASS_ALIGN_MAX { Some(Self::above_split(size)) } else { None }
+        if size <= SMALL_BYTES_MAX {
+            return Some(Self(SMALL[size.div_ceil(8)]));
+        }
+        if size <= CLASS_BYTES_MAX && align <= CLASS_ALIGN_MAX { Some(Self::above_small(size)) } else { None }
     }
 
-    /// Sizes above [`SPLIT_BYTES_MAX`], at most [`CLASS_BYTES_MAX`]: the bits below the leading one count the classes.
-    fn above_split(size: usize) -> Self {
+    /// Sizes above [`SMALL_BYTES_MAX`], at most [`CLASS_BYTES_MAX`]: the bits below the leading one count the classes.
+    fn above_small(size: usize) -> Self {
         let last = size - 1;
         let doubling = last.ilog2() as usize;
         let index = if last < STACK_BYTES_MAX {
@@ -95,12 +103,12 @@ impl SizeClass {
         Self((index * SLOT_WORDS) as u16)
     }
 
-    /// As [`split`](Self::split), of a request from C: aligned to 16, and of one byte at least.
+    /// The class of a small request from C: aligned to 16, and of one byte at least.
     #[inline(always)]
     #[cfg(any(freestone_c, test))]
-    pub(crate) fn split_for_c(size: usize) -> Option<Self> {
+    pub(crate) fn small_for_c(size: usize) -> Option<Self> {
         let last = size.wrapping_sub(1);
-        if last < SPLIT_BYTES_MAX { Some(Self(SMALL_FOR_C[last / C_ALIGN])) } else { None }
+        if last < SMALL_BYTES_MAX { Some(Self(SMALL_FOR_C[last / C_ALIGN])) } else { None }
     }
 
     /// What stands for the class in a byte of which zero means none.
@@ -109,12 +117,12 @@ impl SizeClass {
         self.index() as u8 + 1
     }
 
-    /// The class that a byte stands for, if it is one that threads keep in split magazines.
+    /// The class that a byte stands for, if it is one that the inlined path serves.
     #[inline(always)]
     #[cfg(any(freestone_c, test))]
-    pub(crate) fn split_of_byte(byte: u8) -> Option<Self> {
+    pub(crate) fn inline_of_byte(byte: u8) -> Option<Self> {
         let index = u32::from(byte).wrapping_sub(1);
-        if (index as usize) < Self::SPLIT_COUNT { Some(Self((index * SLOT_WORDS as u32) as u16)) } else { None }
+        if (index as usize) < Self::INLINE_COUNT { Some(Self((index * SLOT_WORDS as u32) as u16)) } else { None }
     }
 
     /// The class that a byte stands for.
@@ -170,13 +178,21 @@ impl SizeClass {
         u32::from(self.row().blocks)
     }
 
+    /// May its blocks lie in the seed?
+    #[inline]
+    pub(crate) fn is_small(self) -> bool {
+        self.index() < Self::SMALL_COUNT
+    }
+
     /// How threads cache it.
     #[inline]
     pub(crate) fn shape(self) -> Shape {
-        match self.index() {
-            0..Self::SPLIT_COUNT => Shape::Split,
-            Self::SPLIT_COUNT..Self::INLINE_COUNT => Shape::Stack,
-            _ => Shape::Whole,
+        if self.index() < Self::SPLIT_COUNT {
+            Shape::Split
+        } else if self.index() < Self::INLINE_COUNT {
+            Shape::Stack
+        } else {
+            Shape::Whole
         }
     }
 
@@ -275,16 +291,16 @@ mod tests {
 
     #[test]
     fn what_c_asks_for_gets_the_smallest_aligned_class_and_a_byte_says_which() {
-        assert_eq!(SizeClass::split_for_c(0), None);
-        for size in 1..=2 * SPLIT_BYTES_MAX {
-            let class = SizeClass::split_for_c(size);
+        assert_eq!(SizeClass::small_for_c(0), None);
+        for size in 1..=2 * SMALL_BYTES_MAX {
+            let class = SizeClass::small_for_c(size);
             assert_eq!(class, SizeClass::split(size, C_ALIGN), "{size}");
             assert!(class.is_none_or(|class| class.bytes().is_multiple_of(C_ALIGN)), "{size}");
         }
         for byte in 0..=u8::MAX {
             let class = SizeClass::of_byte(byte);
             assert!(class.is_none_or(|class| class.byte() == byte));
-            assert_eq!(SizeClass::split_of_byte(byte), class.filter(|class| class.shape() == Shape::Split));
+            assert_eq!(SizeClass::inline_of_byte(byte), class.filter(|class| class.shape() != Shape::Whole));
         }
         assert_eq!((0..=u8::MAX).filter_map(SizeClass::of_byte).count(), SizeClass::COUNT);
     }

@@ -4,13 +4,15 @@
 //! 8 per doubling the worst block is 1/9 larger than its request; with 4, 1/5, but then the tail is whole pages that are never
 //! touched. Above 32 KiB every class is a multiple of the page, and a span is one block.
 
-use crate::config::{CLASS_BYTES_MAX, SPAN_TAIL_PERMILLE_MAX, SPLIT_BYTES_MAX, STACK_BYTES_MAX};
+use crate::config::{CLASS_BYTES_MAX, SMALL_BYTES_MAX, SPAN_TAIL_PERMILLE_MAX, SPLIT_BYTES_MAX, STACK_BYTES_MAX};
 use crate::units::PAGE_BYTES;
 
 /// How many classes there are.
 pub(crate) const COUNT: usize = 92;
-/// The classes with split magazines come first …
-pub(crate) const SPLIT_COUNT: usize = 40;
+/// The small classes come first; those with split magazines are they, or none …
+pub(crate) const SMALL_COUNT: usize = 40;
+/// See [`SMALL_COUNT`].
+pub(crate) const SPLIT_COUNT: usize = if SPLIT_BYTES_MAX == 0 { 0 } else { SMALL_COUNT };
 /// … then those with one stack; the rest are whole spans.
 pub(crate) const STACK_END: usize = 80;
 
@@ -34,8 +36,8 @@ pub(crate) struct Row {
 /// One row per class, smallest first.
 pub(crate) static ROWS: [Row; COUNT] = derive();
 
-/// Class of every size up to [`SPLIT_BYTES_MAX`], in units of 8 bytes; times [`SLOT_WORDS`], as a `SizeClass` is kept.
-pub(crate) static SMALL: [u16; SPLIT_BYTES_MAX / 8 + 1] = derive_classes(8);
+/// Class of every size up to [`SMALL_BYTES_MAX`], in units of 8 bytes; times [`SLOT_WORDS`], as a `SizeClass` is kept.
+pub(crate) static SMALL: [u16; SMALL_BYTES_MAX / 8 + 1] = derive_classes(8);
 
 /// Class of every size up to [`STACK_BYTES_MAX`] that is no smaller one's, in units of 128 bytes. Computing it takes no longer, but the
 /// shorter code is what lets the compiler inline the whole path where the size is known at run time only.
@@ -45,14 +47,14 @@ pub(crate) static MEDIUM: [u16; STACK_BYTES_MAX / 128 + 1] = derive_classes(128)
 #[cfg(any(freestone_c, test))]
 pub(crate) const C_ALIGN: usize = 16;
 
-/// Class of every size from 1 to [`SPLIT_BYTES_MAX`] with that alignment, in units of it: the sizes from 1 to 16 stand first.
+/// Class of every size from 1 to [`SMALL_BYTES_MAX`] with that alignment, in units of it: the sizes from 1 to 16 stand first.
 #[cfg(any(freestone_c, test))]
-pub(crate) static SMALL_FOR_C: [u16; SPLIT_BYTES_MAX / C_ALIGN] = derive_classes_for_c();
+pub(crate) static SMALL_FOR_C: [u16; SMALL_BYTES_MAX / C_ALIGN] = derive_classes_for_c();
 
 #[cfg(any(freestone_c, test))]
-const fn derive_classes_for_c() -> [u16; SPLIT_BYTES_MAX / C_ALIGN] {
-    let in_eights: [u16; SPLIT_BYTES_MAX / 8 + 1] = derive_classes(8);
-    let mut classes = [0; SPLIT_BYTES_MAX / C_ALIGN];
+const fn derive_classes_for_c() -> [u16; SMALL_BYTES_MAX / C_ALIGN] {
+    let in_eights: [u16; SMALL_BYTES_MAX / 8 + 1] = derive_classes(8);
+    let mut classes = [0; SMALL_BYTES_MAX / C_ALIGN];
     let mut units = 0;
     while units < classes.len() {
         classes[units] = in_eights[(units + 1) * C_ALIGN / 8];
@@ -133,6 +135,7 @@ const fn derive_classes<const UNITS: usize>(unit: usize) -> [u16; UNITS] {
     classes
 }
 
-const _: () = assert!(block_bytes(SPLIT_COUNT - 1) == SPLIT_BYTES_MAX);
+const _: () = assert!(block_bytes(SMALL_COUNT - 1) == SMALL_BYTES_MAX);
+const _: () = assert!(SPLIT_BYTES_MAX == 0 || SPLIT_BYTES_MAX == SMALL_BYTES_MAX);
 const _: () = assert!(block_bytes(STACK_END - 1) == STACK_BYTES_MAX);
 const _: () = assert!(block_bytes(COUNT - 1) == CLASS_BYTES_MAX);

@@ -9,7 +9,7 @@
 use core::ptr::{self, NonNull};
 
 use crate::atomic::Ordering;
-use crate::config::{EXCHANGE_CHECK_PERIOD, MAGAZINE_BLOCKS_MIN, STACK_ARMED};
+use crate::config::{EXCHANGE_CHECK_PERIOD, MAGAZINE_BLOCKS_MIN, STACK_ARMED, STACK_CHECK_BLOCKS};
 use crate::counters::{Counters, Event};
 use crate::magazine::{Magazine, entries_of};
 use crate::size_class::{Shape, SizeClass};
@@ -482,7 +482,9 @@ fn turn_stack(hot: &StackSlot, cold: &ColdSlot, class: SizeClass, household: &im
     let turns = cold.quick_turns.load(Ordering::Relaxed).wrapping_add(1);
     cold.quick_turns.store(turns, Ordering::Relaxed);
     if u32::from(turns).is_multiple_of(EXCHANGE_CHECK_PERIOD) || supply.checks_every_exchange() {
-        supply.check_blocks(class, stack_blocks(hot));
+        let blocks = stack_blocks(hot);
+        let newest = if supply.checks_every_exchange() { blocks.len() } else { STACK_CHECK_BLOCKS.min(blocks.len()) };
+        supply.check_blocks(class, &blocks[blocks.len() - newest..]);
     }
 }
 
