@@ -10,6 +10,7 @@ use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 mod block;
+pub mod c;
 pub mod oracle;
 mod random;
 mod small;
