@@ -122,8 +122,8 @@ impl Program {
     ///
     /// When it does not compile.
     #[must_use]
-    pub fn plugin(source: &str) -> PathBuf {
-        compile(source, &["-shared".into(), "-fPIC".into(), "-DPLUGIN".into()])
+    pub fn plugin(source: &str, flags: &[&str]) -> PathBuf {
+        compile(source, &["-shared", "-fPIC"].iter().chain(flags).map(PathBuf::from).collect::<Vec<_>>())
     }
 
     /// Where it is.
