@@ -35,7 +35,9 @@ impl Library {
             let target = target_folder().join("scenarios/preload").join(self.name());
             let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
             let mut command = Command::new(cargo);
-            command.args(["build", "--quiet", "--package", "freestone-preload", "--profile", "preload", "--target-dir"]).arg(&target);
+            command
+                .args(["build", "--quiet", "--package", "freestone-preload", "--profile", "preload", "--target-dir"])
+                .arg(&target);
             if self != Self::Usual {
                 command.args(["--features", self.name()]);
             }
@@ -135,23 +137,20 @@ impl Program {
     /// The program, ready to be given arguments. Its environment chooses nothing.
     #[must_use]
     pub fn command(&self) -> Command {
-        self.command_in(Command::new(&self.executable))
-    }
-
-    /// The program as it runs under another one, such as a tracer, with these arguments. The other one does without the library.
-    #[must_use]
-    pub fn command_under(&self, other: &str, arguments: &[String]) -> Command {
-        let mut command = Command::new(other);
-        command.args(arguments).args(self.preload.iter().map(|library| format!("--env=LD_PRELOAD={}", library.display())));
-        command.env_remove("FREESTONE").env_remove("FREESTONE_MEMORY_LIMIT").arg(&self.executable);
-        command
-    }
-
-    fn command_in(&self, mut command: Command) -> Command {
+        let mut command = Command::new(&self.executable);
         command.env_remove("FREESTONE").env_remove("FREESTONE_MEMORY_LIMIT");
         if let Some(library) = &self.preload {
             command.env("LD_PRELOAD", library);
         }
+        command
+    }
+
+    /// The program under `strace` with these options. The tracer itself does without the library.
+    #[must_use]
+    pub fn traced(&self, options: &[String]) -> Command {
+        let mut command = Command::new("strace");
+        command.env_remove("FREESTONE").env_remove("FREESTONE_MEMORY_LIMIT").args(options);
+        command.args(self.preload.iter().map(|library| format!("--env=LD_PRELOAD={}", library.display()))).arg(&self.executable);
         command
     }
 }
@@ -201,7 +200,21 @@ fn compile(source: &str, arguments: &[PathBuf]) -> PathBuf {
     let compiler = if Path::new(source).extension().is_some_and(|extension| extension == "cpp") { "g++" } else { "gcc" };
     let mut command = Command::new(compiler);
     // Without builtins: the compiler knows what `malloc` promises, leaves out what a test is about, and warns of what a test does on purpose.
-    command.args(["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-Wno-use-after-free", "-fno-builtin", "-pthread", "-I", INCLUDE, "-o"]).arg(&executable);
+    command
+        .args([
+            "-O1",
+            "-g",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-Wno-use-after-free",
+            "-fno-builtin",
+            "-pthread",
+            "-I",
+            INCLUDE,
+            "-o",
+        ])
+        .arg(&executable);
     // Archives come behind what needs them.
     command.arg(sources.join(source)).args(arguments);
     let output = command.output().unwrap_or_else(|error| panic!("{compiler} does not run: {error}"));

@@ -57,7 +57,8 @@ fn the_library_is_loaded_late_and_stays() {
 fn without_room_for_thread_local_memory_it_is_refused_or_was_built_for_that() {
     let program = Program::new("loading.c", Joined::Not, Library::Usual);
     // The linker keeps a little more than 1.5 KiB.
-    let greedy = [1024, 512, 256, 128, 64, 32, 16, 8, 1].map(|bytes| Program::plugin("plugin.c", &[&format!("-DTLS_BYTES={bytes}")]));
+    let greedy =
+        [1024, 512, 256, 128, 64, 32, 16, 8, 1].map(|bytes| Program::plugin("plugin.c", &[&format!("-DTLS_BYTES={bytes}")]));
     let ending = runs(program.command().arg("library").arg(Library::Usual.shared()).args(&greedy));
     assert_eq!(ending.out, "refused\n");
     let ending = runs(program.command().arg("library").arg(Library::Dlopen.shared()).args(&greedy));
@@ -65,7 +66,9 @@ fn without_room_for_thread_local_memory_it_is_refused_or_was_built_for_that() {
 }
 
 fn has_children(way: &str, count: u32) {
-    for (joined, library) in [(Joined::Preloaded, Library::Usual), (Joined::Archived, Library::Usual), (Joined::Preloaded, Library::Checked)] {
+    for (joined, library) in
+        [(Joined::Preloaded, Library::Usual), (Joined::Archived, Library::Usual), (Joined::Preloaded, Library::Checked)]
+    {
         let program = Program::new("children.c", joined, library);
         assert_eq!(runs(program.command().args([way, &count.to_string()])).out, "kept\n", "{way}, {joined:?}, {library:?}");
     }
@@ -122,7 +125,10 @@ fn who_runs_with_anothers_rights_does_not_listen_to_the_environment() {
         .and_then(|()| std::fs::set_permissions(&secured, std::fs::Permissions::from_mode(0o4755)));
     let ending = run(std::process::Command::new(&secured).env("FREESTONE", "zero_size:usable,bypass:1,nonsense:1"));
     if made.is_err() || ending.out.starts_with("secure=0") {
-        println!("SKIPPED: who is not root, or on a file system without such bits, cannot run with another's rights: {made:?}, {}", ending.out);
+        println!(
+            "SKIPPED: who is not root, or on a file system without such bits, cannot run with another's rights: {made:?}, {}",
+            ending.out
+        );
         return;
     }
     assert_eq!((ending.out.as_str(), ending.err.as_str()), ("secure=1 usable=0 bypassed=0\n", ""));

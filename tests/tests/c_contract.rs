@@ -127,11 +127,16 @@ fn the_heap_tells_the_truth_in_the_words_of_glibc() {
         let ending = run(&mut program.command());
         assert_eq!(ending.code, Some(0), "{ending:#?}");
         let (lines, xml) = ending.out.split_once("xml\n").expect("the program says both");
-        let numbers: HashMap<&str, u64> =
-            lines.lines().filter_map(|line| line.split_once('=')).map(|(name, number)| (name, number.parse().expect("a number"))).collect();
+        let numbers: HashMap<&str, u64> = lines
+            .lines()
+            .filter_map(|line| line.split_once('='))
+            .map(|(name, number)| (name, number.parse().expect("a number")))
+            .collect();
 
         let elements = elements(xml).unwrap_or_else(|wrong| panic!("{wrong}: {xml}"));
-        let named = |name: &str| elements.iter().copied().filter(move |element| element.split(' ').next() == Some(name)).collect::<Vec<_>>();
+        let named = |name: &str| {
+            elements.iter().copied().filter(move |element| element.split(' ').next() == Some(name)).collect::<Vec<_>>()
+        };
         let classes: u64 = named("size").iter().map(|class| attribute(class, "bytes") * attribute(class, "live")).sum();
         let [large] = named("large")[..] else { panic!("one line of large blocks: {xml}") };
         assert_eq!(attribute(large, "live"), numbers["hblks"]);

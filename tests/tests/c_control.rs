@@ -11,13 +11,15 @@ fn control(joined: Joined, library: Library) -> Program {
 
 #[test]
 fn freestone_h_keeps_its_word() {
-    let joined = [Joined::Preloaded, Joined::Linked, Joined::Archived, Joined::AllArchived].map(|joined| (joined, Library::Usual));
+    let joined =
+        [Joined::Preloaded, Joined::Linked, Joined::Archived, Joined::AllArchived].map(|joined| (joined, Library::Usual));
     let built = [Library::Checked, Library::Dlopen].map(|library| (Joined::Preloaded, library));
     for (joined, library) in joined.into_iter().chain(built) {
         let ending = run(&mut control(joined, library).command());
         assert_eq!((ending.code, ending.out.as_str()), (Some(0), "kept\n"), "{joined:?}, {library:?}: {ending:#?}");
         // It goes up to the hard limit, which is said aloud.
-        let of_the_fuse = |line: &str| line.starts_with("freestone: memory: ") && line.contains(" of the hard limit of 65536 KiB ");
+        let of_the_fuse =
+            |line: &str| line.starts_with("freestone: memory: ") && line.contains(" of the hard limit of 65536 KiB ");
         assert!(!ending.err.is_empty() && ending.err.lines().all(of_the_fuse), "{}", ending.err);
     }
 }
@@ -33,7 +35,9 @@ fn it_says_nothing_where_the_systems_allocator_serves() {
 #[test]
 fn an_unknown_option_is_one_line_and_no_more() {
     let program = Program::new("accounts.c", Joined::Preloaded, Library::Usual);
-    for (options, named) in [("nonsense:1", "nonsense"), ("bypass:2", "bypass"), ("zero_size:", "zero_size"), ("foreign:maybe", "foreign")] {
+    for (options, named) in
+        [("nonsense:1", "nonsense"), ("bypass:2", "bypass"), ("zero_size:", "zero_size"), ("foreign:maybe", "foreign")]
+    {
         let ending = run(program.command().env("FREESTONE", options));
         assert_eq!(ending.code, Some(0), "{ending:#?}");
         let lines: Vec<&str> = ending.err.lines().filter(|line| line.contains("FREESTONE")).collect();

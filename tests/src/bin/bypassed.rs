@@ -52,6 +52,13 @@ fn main() {
     control::thread_idle();
     println!("released {}", control::release_to_os());
     let now = freestone::snapshot();
-    println!("allocations {}, frees {}, live {}, held {}, system calls {}", now.allocations, now.frees, now.bytes.live, now.limits.held, now.events.os_calls());
+    println!(
+        "allocations {}, frees {}, live {}, held {}, system calls {}",
+        now.allocations,
+        now.frees,
+        now.bytes.live,
+        now.limits.held,
+        now.events.os_calls()
+    );
     println!("bypassed {}", control::configuration().bypass);
 }
