@@ -197,7 +197,7 @@ fn compile(source: &str, arguments: &[PathBuf]) -> PathBuf {
     if changed(&executable) > made_of.chain([&sources.join(source), &own]).map(|path| changed(path)).max().flatten() {
         return executable;
     }
-    let compiler = if Path::new(source).extension().is_some_and(|extension| extension == "cpp") { "g++" } else { "gcc" };
+    let compiler = if Path::new(source).extension().is_some_and(|extension| extension == "cpp") { "g++" } else { "cc" };
     let mut command = Command::new(compiler);
     // Without builtins: the compiler knows what `malloc` promises, leaves out what a test is about, and warns of what a test does on purpose.
     command

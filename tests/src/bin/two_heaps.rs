@@ -36,6 +36,7 @@ fn in_c() -> CSnapshot {
 /// Both are at work, and neither sees what the other one does.
 fn both() {
     let (rust_before, c_before) = (freestone::snapshot().allocations, in_c().allocations);
+    let frees_before = in_c().frees;
     let map: BTreeMap<usize, Vec<u8>> = (0..1_000).map(|key| (key, vec![key as u8; key])).collect();
     let rust_after = freestone::snapshot().allocations;
     assert!(rust_after >= rust_before + 999, "{rust_before}, {rust_after}");
@@ -49,7 +50,7 @@ fn both() {
         // SAFETY: allocated above, by the same library.
         unsafe { libc::free(block) };
     }
-    assert_eq!(in_c().frees, in_c().frees);
+    assert_eq!(in_c().frees, frees_before + 1_000);
     let threads: Vec<_> = (0..4).map(|seed| std::thread::spawn(move || vec![seed; 10_000].len())).collect();
     assert!(threads.into_iter().all(|thread| thread.join().expect("no panic") == 10_000));
     assert_eq!(map.values().map(Vec::len).sum::<usize>(), 999 * 1_000 / 2);
@@ -67,12 +68,16 @@ fn main() {
     match arguments[1].as_str() {
         "both" => both(),
         "rust" => {
+            // SAFETY: always allowed.
+            let block = black_box(unsafe { libc::malloc(size) });
             // SAFETY: not so: the block is C's.
-            unsafe { GLOBAL.dealloc(black_box(libc::malloc(size)).cast(), layout) };
+            unsafe { GLOBAL.dealloc(block.cast(), layout) };
         }
         "c" => {
+            // SAFETY: the size is not zero.
+            let block = black_box(unsafe { GLOBAL.alloc(layout) });
             // SAFETY: not so: the block is Rust's.
-            unsafe { libc::free(black_box(GLOBAL.alloc(layout)).cast()) };
+            unsafe { libc::free(block.cast()) };
         }
         _ => panic!("both, rust or c?"),
     }
