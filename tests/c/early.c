@@ -2,6 +2,8 @@
  * order; tests/c_at_home.rs compares. */
 #include "check.h"
 
+#include "freestone.h"
+
 #include <pthread.h>
 
 static void say(const char *line)
@@ -108,6 +110,10 @@ static void *works_on(void *unused)
 int main(void)
 {
     CHECK(indirect() == 42);
+#ifndef ALL_ARCHIVED
+    /* The first allocation decided who serves, and knew what was asked for. */
+    CHECK(FREESTONE(freestone_is_bypassed)() == (getenv("FREESTONE") != NULL));
+#endif
     from_main = malloc(5000);
     atexit(at_the_end);
     pthread_t thread;
