@@ -2,6 +2,8 @@
  * the process may have 48 MiB mapped, and has 16 MiB live. What is refused is null and ENOMEM; nothing else may be noticed. Ends with "kept". */
 #include "check.h"
 
+#include <fcntl.h>
+
 enum { HELD = 400, STEPS = 1500 };
 
 static struct {
@@ -120,6 +122,18 @@ static int steps(size_t most)
     return had;
 }
 
+/* Allocates nothing: there may be nothing. */
+static size_t resident_kib(void)
+{
+    char text[128] = "";
+    int file = open("/proc/self/statm", O_RDONLY);
+    size_t all = 0, of_files = 0;
+    CHECK(file >= 0 && read(file, text, sizeof text - 1) > 0);
+    CHECK(sscanf(text, "%*u %zu %zu", &all, &of_files) == 2);
+    close(file);
+    return (all - of_files) * 4;
+}
+
 static void faults(void)
 {
     /* Lines that a trace of system calls shows as well. */
@@ -128,9 +142,9 @@ static void faults(void)
         char number[32];
         CHECK(write(1, begins[phase], strlen(begins[phase])) > 0);
         int had = steps(SIZE_MAX / 2);
-        int length = snprintf(number, sizeof number, "%d of %d\n", had, STEPS);
-        CHECK(write(1, number, (size_t)length) == length);
         malloc_trim(0);
+        int length = snprintf(number, sizeof number, "%d of %d, %zu KiB left\n", had, STEPS, resident_kib());
+        CHECK(write(1, number, (size_t)length) == length);
     }
 }
 

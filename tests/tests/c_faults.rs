@@ -22,19 +22,32 @@ fn calls(trace: &str, name: &str) -> (usize, usize) {
     (count(before), count(during))
 }
 
-/// The two numbers of steps that had what they asked for, and how many there were.
-fn successes(said: &str) -> (usize, usize, usize) {
-    let numbers: Vec<usize> = said.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-    let [during, steps, after, _] = numbers[..] else { panic!("two lines of numbers: {said}") };
-    (during, after, steps)
+/// What the program says of its two turns.
+struct Said {
+    /// How many steps it took …
+    steps: usize,
+    /// … had what they asked for while the fault lasted …
+    during: usize,
+    /// … and afterwards.
+    after: usize,
+    /// What was resident at the end, when it had nothing any more.
+    left_kib: usize,
+}
+
+impl Said {
+    fn read(out: &str) -> Self {
+        let numbers: Vec<usize> = out.split([' ', ',', '\n']).filter_map(|word| word.parse().ok()).collect();
+        let [during, steps, _, after, _, left_kib] = numbers[..] else { panic!("two lines of three numbers: {out}") };
+        Self { steps, during, after, left_kib }
+    }
 }
 
 fn survives(program: &Program) {
     let trace = program.path().with_extension("trace");
     let out = format!("--output={}", trace.display());
     let undisturbed = runs(&mut program.traced(&[out, "--trace=mmap,munmap,mremap,madvise,mprotect,write".to_owned()]));
-    let (all, _, steps) = successes(&undisturbed.out);
-    assert_eq!(all, steps, "undisturbed, everything can be had");
+    let undisturbed = Said::read(&undisturbed.out);
+    assert_eq!(undisturbed.during, undisturbed.steps, "undisturbed, everything can be had");
     let lines = std::fs::read_to_string(&trace).expect("there is a trace");
     std::fs::remove_file(&trace).expect("it was there");
 
@@ -64,7 +77,7 @@ fn survives(program: &Program) {
                     .map(str::to_owned);
                 let ending = runs(&mut program.traced(&options));
                 assert!(ending.out.ends_with("kept\n"), "{ending:?}");
-                let (during, after, steps) = successes(&ending.out);
+                let Said { steps, during, after, left_kib } = Said::read(&ending.out);
                 if during < steps || after < steps {
                     println!("{name} fails {lasts:?} at {nth}: {during} and {after} of {steps}");
                 }
@@ -74,6 +87,11 @@ fn survives(program: &Program) {
                 }
                 if name != "mmap" || lasts != Lasts::ForGood {
                     assert!(after * 10 >= steps * 9, "{name} failed {lasts:?} at {nth}, and afterwards {after} of {steps}");
+                }
+                // What could not be given back is given back later.
+                if lasts != Lasts::ForGood {
+                    let most = undisturbed.left_kib + 512;
+                    assert!(left_kib <= most, "{name} failed {lasts:?} at {nth}, and {left_kib} KiB are left, not {most}");
                 }
             }
         }
