@@ -1,5 +1,5 @@
 /* The system says no. Arguments: "faults": does the same work again and again, of which somebody has calls to the system fail meanwhile; "little_room":
- * the process may have 48 MiB mapped, and has 16 MiB live. What is refused is null and ENOMEM; nothing else may be noticed. Ends with "kept". */
+ * the process may have 48 MiB mapped, and has 16 MiB live; "grow": one block, to 12 GiB that it does not use. What is refused is null and ENOMEM; nothing else may be noticed. Ends with "kept". */
 #include "check.h"
 
 #include <fcntl.h>
@@ -82,12 +82,12 @@ static int step(uint64_t random, size_t most)
 }
 
 /* A block that outgrows its place again and again, whose ends are used. Its pages move with it where the system moves them, else they are copied. */
-static void grow(void)
+static void grow(size_t up_to)
 {
     enum { END = 4096 };
     size_t size = 3 * MiB;
     unsigned char *block = malloc(size);
-    for (unsigned seed = 0; block != NULL && size < 192 * MiB; seed++) {
+    for (unsigned seed = 0; block != NULL && size < up_to; seed++) {
         mark(block, END, seed);
         mark(block + size - END, END, seed + 1);
         errno = 0;
@@ -110,7 +110,7 @@ static int steps(size_t most)
     uint64_t state = 88172645463325252u;
     int had = 0;
     if (most > 24 * MiB)
-        grow();
+        grow(192 * MiB);
     for (int nth = 0; nth < STEPS; nth++) {
         state ^= state << 13, state ^= state >> 7, state ^= state << 17;
         had += step(state * 0x2545f4914f6cdd1du, most);
@@ -195,6 +195,8 @@ int main(int count, char **arguments)
 {
     if (count == 2 && strcmp(arguments[1], "little_room") == 0)
         little_room();
+    else if (count == 2 && strcmp(arguments[1], "grow") == 0)
+        grow(8 * GiB);
     else
         faults();
     CHECK(write(1, "kept\n", 5) == 5);
