@@ -1,6 +1,7 @@
 //! What the scenarios share: seeds that replay, an oracle for walks, and children that are expected to die or to be poor.
 
 use std::ffi::CStr;
+use std::os::unix::process::CommandExt;
 use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -10,6 +11,7 @@ use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 mod block;
+pub mod c;
 pub mod oracle;
 pub mod preload;
 mod random;
@@ -136,13 +138,13 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[must_use]
 pub fn run(command: &mut Command) -> Ending {
     let command = command.env("RUST_BACKTRACE", "0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = command.spawn().expect("the child starts");
+    let child = command.process_group(0).spawn().expect("the child starts");
     let pid = child.id();
     let (ended, end) = mpsc::channel::<()>();
     let watchdog = thread::spawn(move || {
         if end.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
-            // SAFETY: our child, which nobody has waited for in all that time.
-            unsafe { libc::kill(pid.cast_signed(), libc::SIGKILL) };
+            // SAFETY: our child, which nobody has waited for in all that time, and those of its own that would keep its output open.
+            unsafe { libc::kill(-pid.cast_signed(), libc::SIGKILL) };
         }
     });
     let output = child.wait_with_output().expect("the child can be waited for");

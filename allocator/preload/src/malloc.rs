@@ -6,7 +6,7 @@
 //! | `realloc(p, 0)` | frees `p`, returns null, keeps `errno`; undefined in C23, and so in glibc |
 //! | `free`, and any success | `errno` is kept |
 //! | no memory, or a size that nobody has | null and `ENOMEM` |
-//! | `memalign` | an alignment that is no power of two is rounded up to one, as in glibc |
+//! | `memalign` | an alignment that is no power of two is rounded up to one, and one that cannot be is `EINVAL`, as in glibc |
 //! | `aligned_alloc` | `EINVAL` for such an alignment, as in glibc 2.38; the size may be anything, as in C17 |
 //! | `posix_memalign` | `EINVAL` as well if the alignment is no multiple of `sizeof(void*)`; `errno` is kept, the place is not written on failure |
 //! | `free_sized`, `free_aligned_sized` | the process ends if the block is of another class than these bytes would be |
@@ -111,16 +111,22 @@ pub unsafe extern "C" fn reallocarray(block: *mut c_void, count: usize, size: us
 #[unsafe(no_mangle)]
 pub extern "C" fn aligned_alloc(align: usize, size: usize) -> *mut c_void {
     if !align.is_power_of_two() {
-        os::set_errno(libc::EINVAL);
-        return ptr::null_mut();
+        return no_such_alignment();
     }
     allocate_aligned(size, align).cast()
+}
+
+/// Null and `EINVAL`.
+#[cold]
+fn no_such_alignment() -> *mut c_void {
+    os::set_errno(libc::EINVAL);
+    ptr::null_mut()
 }
 
 /// As [`aligned_alloc`], with an alignment that is rounded up to a power of two.
 #[unsafe(no_mangle)]
 pub extern "C" fn memalign(align: usize, size: usize) -> *mut c_void {
-    align.checked_next_power_of_two().map_or_else(no_memory, |align| allocate_aligned(size, align)).cast()
+    align.checked_next_power_of_two().map_or_else(no_such_alignment, |align| allocate_aligned(size, align).cast())
 }
 
 /// As [`aligned_alloc`]; says `EINVAL` or `ENOMEM` as its result.

@@ -39,6 +39,17 @@ fn panicked(_: &core::panic::PanicInfo<'_>) -> ! {
     crate::fatal::broken("an assertion failed")
 }
 
+/// Run by the loader before anything of the program's. Handlers around `fork` run inside those that were registered before them, and the program's
+/// may allocate: ours must be the innermost, which it would not be if the program registers before it allocates.
+#[used]
+// SAFETY: a function of the type that the loader expects.
+#[unsafe(link_section = ".init_array")]
+static WHEN_LOADED: extern "C" fn() = when_loaded;
+
+extern "C" fn when_loaded() {
+    heap::is_bypassed(&OPTIONS);
+}
+
 /// Why there is no block.
 #[cold]
 fn no_memory() -> *mut u8 {
