@@ -12,7 +12,7 @@
 use core::ffi::c_void;
 
 use crate::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
-use crate::config::{BACKGROUND_FREE_BYTES, BACKGROUND_FREE_NS, DROP_BYTES};
+use crate::config::{BACKGROUND_FREE_BYTES, BACKGROUND_FREE_NS, DROP_BYTES, TICK_NS};
 use crate::options::{Background as Choice, Face};
 use crate::os;
 
@@ -42,6 +42,8 @@ pub(crate) struct Background {
     free_since_ns: AtomicU64,
     /// When starting it failed the last time; 0: never.
     refused_ns: AtomicU64,
+    /// When the process was seen to have one thread the last time; 0: never. In C it then gets no second one.
+    alone_ns: AtomicU64,
 }
 
 // Relaxed unless said otherwise: choices and times order nothing.
@@ -57,6 +59,7 @@ impl Background {
             wanted: AtomicU8::new(0),
             free_since_ns: AtomicU64::new(0),
             refused_ns: AtomicU64::new(0),
+            alone_ns: AtomicU64::new(0),
         }
     }
 
@@ -125,7 +128,18 @@ impl Background {
         let may_try = refused == 0 || now_ns.saturating_sub(refused) >= RETRY_NS;
         let absent = self.state.load(Ordering::Relaxed) == ABSENT;
         let is_c = self.face.load(Ordering::Relaxed) == Face::C as u8;
-        wanted && may_try && absent && (!is_c || self.choice() == Choice::On || os::has_threads())
+        wanted && may_try && absent && (!is_c || self.choice() == Choice::On || self.has_company(now_ns))
+    }
+
+    /// Does the process have more threads? Asked once a tick: whoever answers that reads a file.
+    fn has_company(&self, now_ns: u64) -> bool {
+        let seen_ns = self.alone_ns.load(Ordering::Relaxed);
+        if seen_ns != 0 && now_ns.saturating_sub(seen_ns) < TICK_NS {
+            return false;
+        }
+        let has_threads = os::has_threads();
+        self.alone_ns.store(if has_threads { 0 } else { now_ns.max(1) }, Ordering::Relaxed);
+        has_threads
     }
 
     /// Starts it, unless somebody else does. `false`: the system refused.

@@ -134,6 +134,11 @@ pub(crate) const DROP_AGAIN_SHARE: usize = 8;
 /// That ends when so much more lives than at the last time.
 pub(crate) const DROP_ENDS_BYTES: usize = DROP_BYTES / 4;
 
+/// A drop so soon after another shows that what was dropped was needed after all: the next one waits for as long, then for twice as long …
+pub(crate) const DROP_SOON_NS: u64 = 4_000_000_000;
+/// … up to this.
+pub(crate) const DROP_PAUSE_MAX_NS: u64 = 64_000_000_000;
+
 // ---- limits --------------------------------------------------------------------------------------------------------
 
 /// A thread may spend so much more than half of its time on giving memory back.

@@ -208,7 +208,7 @@ fn look_around(record: Option<&Record>, is_time: bool) -> bool {
         }
         let free = free_bytes();
         HEAP.background.look(free, now_ns);
-        if !HEAP.background.is_wanted() && scavenger.must_drop(free, HEAP.supply.page_heap.held()) {
+        if !HEAP.background.is_wanted() && scavenger.must_drop(free, HEAP.supply.page_heap.held(), now_ns) {
             if let Some(record) = record {
                 record.drain(&HEAP.supply);
             }

@@ -7,7 +7,8 @@
 
 use crate::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::config::{
-    ASSIST_SLICE_NS, BREAK_UP_TICKS, CACHE_ROUND_NS, DROP_AGAIN_SHARE, DROP_BYTES, DROP_ENDS_BYTES, IDLE_TICKS, POOLED_RECORD_TICKS, PRESSURE_PERCENT, RELEASE_GAP_NS, RETAIN_ALWAYS_BYTES,
+    ASSIST_SLICE_NS, BREAK_UP_TICKS, CACHE_ROUND_NS, DROP_AGAIN_SHARE, DROP_BYTES, DROP_ENDS_BYTES, DROP_PAUSE_MAX_NS,
+    DROP_SOON_NS, IDLE_TICKS, POOLED_RECORD_TICKS, PRESSURE_PERCENT, RELEASE_GAP_NS, RETAIN_ALWAYS_BYTES,
     SURROUNDINGS_NS, TICK_NS,
 };
 use crate::counters::Event;
@@ -77,6 +78,10 @@ pub(crate) struct Scavenger {
     drop_left: AtomicUsize,
     /// What lived then. 0: that drop is over.
     drop_live: AtomicUsize,
+    /// When the last drop was that did not go on with another.
+    drop_ns: AtomicU64,
+    /// No drop for so long after it: what was dropped before was needed again at once, and ticks give back what is not.
+    drop_pause_ns: AtomicU64,
     work: Lock<Work>,
 }
 
@@ -116,6 +121,8 @@ impl Scavenger {
             drained_tick: AtomicU32::new(0),
             drop_left: AtomicUsize::new(0),
             drop_live: AtomicUsize::new(0),
+            drop_ns: AtomicU64::new(0),
+            drop_pause_ns: AtomicU64::new(0),
             work: Lock::new(
                 Rank::Scavenger,
                 Work {
@@ -396,8 +403,11 @@ impl Scavenger {
 
     /// Did so much become free at once that whoever freed it should give it back, because nobody else is there who would?
     ///
+    /// A program that takes and frees so much over and over would fault all of it in again each time. So each drop that follows soon upon the one
+    /// before doubles the time until the next.
+    ///
     /// What lives is what is held and not free; what lies in caches and depots counts as if it did.
-    pub(crate) fn must_drop(&self, free: usize, held: usize) -> bool {
+    pub(crate) fn must_drop(&self, free: usize, held: usize, now_ns: u64) -> bool {
         let left = self.drop_left.load(Ordering::Relaxed);
         if free < left {
             self.drop_left.store(free, Ordering::Relaxed);
@@ -407,7 +417,18 @@ impl Scavenger {
             self.drop_live.store(0, Ordering::Relaxed);
         }
         let again = free > 0 && live + RETAIN_ALWAYS_BYTES.max(before / DROP_AGAIN_SHARE) <= before;
-        again || free >= left.min(free) + DROP_BYTES
+        let since_ns = now_ns.saturating_sub(self.drop_ns.load(Ordering::Relaxed));
+        let pause_ns = self.drop_pause_ns.load(Ordering::Relaxed);
+        if since_ns < pause_ns {
+            return false;
+        }
+        let anew = free >= left.min(free) + DROP_BYTES;
+        if anew && !again {
+            let is_soon = self.drop_ns.swap(now_ns, Ordering::Relaxed) != 0 && since_ns < pause_ns + DROP_SOON_NS;
+            let next_ns = if is_soon { (2 * pause_ns).clamp(DROP_SOON_NS, DROP_PAUSE_MAX_NS) } else { 0 };
+            self.drop_pause_ns.store(next_ns, Ordering::Relaxed);
+        }
+        again || anew
     }
 
     /// Gives all of it back, except a tenth of what is in use. What cannot be given back is not tried again before more has come on top.
@@ -467,9 +488,29 @@ mod tests {
     const MIB: usize = 1 << 20;
 
     #[test]
+    fn drops_that_follow_each_other_become_rare() {
+        let scavenger = Scavenger::new();
+        let drops = |now_ns| scavenger.must_drop(64 * MIB, 128 * MIB, now_ns);
+        const SECOND_NS: u64 = 1_000_000_000;
+        assert!(drops(100 * SECOND_NS));
+        assert!(drops(101 * SECOND_NS), "the second comes soon, but nobody knew");
+        let mut last = 101;
+        let mut waited = Vec::new();
+        for second in 102..400 {
+            if drops(second * SECOND_NS) {
+                waited.push(second - last);
+                last = second;
+            }
+        }
+        assert_eq!(waited, [4, 8, 16, 32, 64, 64, 64]);
+        assert!(drops((last + 200) * SECOND_NS));
+        assert!(drops((last + 201) * SECOND_NS), "after a long rest all is as at first");
+    }
+
+    #[test]
     fn a_drop_goes_on_until_much_more_lives() {
         let scavenger = Scavenger::new();
-        let must_drop = |free, live| scavenger.must_drop(free * MIB, (free + live) * MIB);
+        let must_drop = |free, live| scavenger.must_drop(free * MIB, (free + live) * MIB, 0);
         assert!(!must_drop(47, 16));
         assert!(must_drop(48, 16));
         // As `drop_now` leaves it: few blocks keep many pages.

@@ -223,7 +223,7 @@ impl Cargo {
         let names: Vec<&str> = subjects.iter().map(|subject| subject.name).collect();
         let arguments = binaries.iter().flat_map(|binary| ["--bin", binary]);
         let mut built = Vec::new();
-        let complaint = self.build_package("freestone-bench", &features, arguments, &names, |artifact| {
+        let complaint = self.build_package(("freestone-bench", "release"), &features, arguments, &names, |artifact| {
             let binary = artifact["target"]["name"].as_str().unwrap_or_default();
             if let Some(program) = artifact["executable"].as_str() {
                 let its = subjects.iter().filter(|subject| subject.binary() == binary);
@@ -246,7 +246,7 @@ impl Cargo {
     pub(crate) fn build_library(&self) -> Result<PathBuf> {
         const PACKAGE: &str = "freestone-preload";
         let mut library = None;
-        let complaint = self.build_package(PACKAGE, &[], [], &[PACKAGE], |artifact| {
+        let complaint = self.build_package((PACKAGE, "preload"), &[], [], &[PACKAGE], |artifact| {
             let all = |value: &Value| value.as_array().cloned().unwrap_or_default();
             if all(&artifact["target"]["kind"]).iter().any(|kind| kind == "cdylib") {
                 let files = all(&artifact["filenames"]);
@@ -264,10 +264,10 @@ impl Cargo {
         library.with_context(|| format!("cargo built {PACKAGE}, and says of no shared library that it is in there"))
     }
 
-    /// Builds a package of the workspace, shows every artifact that cargo reports, and returns what cargo complains about if it fails.
+    /// Builds a package of the workspace in a profile, shows every artifact that cargo reports, and returns what cargo complains about if it fails.
     fn build_package<'a>(
         &self,
-        package: &str,
+        (package, profile): (&str, &str),
         features: &[&str],
         arguments: impl IntoIterator<Item = &'a str>,
         names: &[&str],
@@ -281,7 +281,7 @@ impl Cargo {
             eprintln!("building {}", names.join(", "));
         }
         let mut command = self.command("build");
-        command.args(["--release", "--locked", "--package", package, "--message-format", "json-render-diagnostics"]);
+        command.args(["--profile", profile, "--locked", "--package", package, "--message-format", "json-render-diagnostics"]);
         command.arg("--target-dir").arg(&self.target).args(arguments);
         if !features.is_empty() {
             command.arg("--features").arg(features.join(","));

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 mod block;
 pub mod c;
 pub mod oracle;
-pub mod preload;
 mod random;
 mod small;
 

@@ -10,7 +10,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use std::{env, fs};
 
-use freestone_tests::{Ending, Random, comes_true, preload, run};
+use freestone_tests::c::Library;
+use freestone_tests::{Ending, Random, comes_true, run};
 
 /// Who gives a program its memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,7 +25,7 @@ impl On {
     fn set(self, command: &mut Command) -> &mut Command {
         match self {
             Self::System => command.env_remove("LD_PRELOAD").env_remove("FREESTONE"),
-            Self::Freestone => command.env("LD_PRELOAD", preload::library()).env("FREESTONE", "served:1"),
+            Self::Freestone => command.env("LD_PRELOAD", Library::Usual.shared()).env("FREESTONE", "served:1"),
         }
     }
 }

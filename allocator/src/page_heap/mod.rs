@@ -18,7 +18,7 @@ mod zones;
 use core::ptr::NonNull;
 
 use crate::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
-use crate::config::{HUGE_PAGES_HEAP_BYTES, RELEASE_CALL_BYTES, TABLE_GROWTH_BYTES};
+use crate::config::{HUGE_PAGES_HEAP_BYTES, RELEASE_CALL_BYTES, TABLE_GROWTH_BYTES, UNSIZED};
 use crate::counters::{Counters, Event};
 use crate::limit::Marks;
 use crate::meta::Meta;
@@ -624,12 +624,13 @@ impl PageHeap {
         Ok(size)
     }
 
-    /// Shall a fresh huge block ask for huge pages? It is touched from its start on, and at most one page too many is taken.
+    /// Shall a fresh huge block ask for huge pages? A `Vec` is touched from its start on, and at most one page too many is taken. What C asks for
+    /// is as often a buffer as large as the worst case, of which here and there something is used: `xz` would take 24 % more memory.
     fn block_is_huge(&self, size: usize) -> bool {
         match self.huge_pages(os::now_ns()) {
             HugePages::Never => false,
             HugePages::Always => true,
-            HugePages::Auto => self.in_use() + size >= HUGE_PAGES_HEAP_BYTES,
+            HugePages::Auto => !UNSIZED && self.in_use() + size >= HUGE_PAGES_HEAP_BYTES,
         }
     }
 
