@@ -76,6 +76,8 @@ pub(crate) const EXCHANGE_CHECK_PERIOD: u32 = 16;
 pub(crate) const STACK_CHECK_BLOCKS: usize = 64;
 /// A stack has no exchanges; its down-counter is armed with this many allocations, and re-arming counts as an exchange.
 pub(crate) const STACK_ARMED: usize = 256;
+/// Where every exchange is checked, with at most so many: as often as arrays are exchanged.
+pub(crate) const STACK_ARMED_CHECKED: usize = 128;
 
 // ---- depot ---------------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@
 use core::ptr::{self, NonNull};
 
 use crate::atomic::Ordering;
-use crate::config::{EXCHANGE_CHECK_PERIOD, MAGAZINE_BLOCKS_MIN, STACK_ARMED, STACK_CHECK_BLOCKS};
+use crate::config::{EXCHANGE_CHECK_PERIOD, MAGAZINE_BLOCKS_MIN, STACK_ARMED, STACK_ARMED_CHECKED, STACK_CHECK_BLOCKS};
 use crate::counters::{Counters, Event};
 use crate::magazine::{Magazine, entries_of};
 use crate::size_class::{Shape, SizeClass};
@@ -500,8 +500,7 @@ fn stack_blocks(hot: &StackSlot) -> &[*mut u8] {
 
 /// Lets the fast path make some more allocations.
 fn arm_stack(hot: &StackSlot, cold: &ColdSlot, class: SizeClass, household: &impl Household, supply: &Supply) {
-    // Where every exchange is checked, the stack is looked at as often as an array would be exchanged.
-    let period = if supply.checks_every_exchange() { depth_max(class) } else { STACK_ARMED };
+    let period = if supply.checks_every_exchange() { depth_max(class).min(STACK_ARMED_CHECKED) } else { STACK_ARMED };
     let until_sample = cold.until_sample.load(Ordering::Relaxed) as usize;
     let armed = match until_sample {
         0 => period,
