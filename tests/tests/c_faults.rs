@@ -131,10 +131,9 @@ fn a_program_lives_with_little_address_space() {
     }
 }
 
-/// What a block has that grew where it was after its pages had been moved once is several mappings to the kernel, which the next move refuses
-/// (`EFAULT`): the block is copied instead, and all of it takes memory. Growing it with `mremap`, too, would keep it one.
+/// What has been moved once does not join with what is mapped behind it, and the kernel refuses to move several mappings (`EFAULT`): all of the
+/// block would be copied instead, and take memory.
 #[test]
-#[ignore = "known: in PageHeap::map_slot a moved slot grows by a mapping of its own"]
 fn a_block_that_was_moved_once_is_moved_again() {
     if !has("strace", "blocks that move") {
         return;

@@ -32,6 +32,21 @@ pub(crate) fn map_at(address: usize, bytes: usize) -> Result<(), MapError> {
     Ok(())
 }
 
+/// Unmapped → Clean, behind a mapping that ends there: `from_bytes` of it become `to_bytes`. One mapping if the kernel agrees, because only one can
+/// be moved; what has been moved once does not join with what is mapped behind it.
+///
+/// # Safety
+///
+/// - The range is ours and mapped.
+pub(crate) unsafe fn extend_mapping(address: usize, from_bytes: usize, to_bytes: usize) -> Result<(), MapError> {
+    // SAFETY: handed on to the caller; without flags it grows where it is, into what nobody has, or not at all.
+    let got = unsafe { libc::mremap(super::pointer(address).cast(), from_bytes, to_bytes, 0) };
+    if got != libc::MAP_FAILED {
+        return Ok(());
+    }
+    map_at(address + from_bytes, to_bytes - from_bytes)
+}
+
 /// Unmapped → Clean, wherever the system likes.
 pub(crate) fn map_anywhere(bytes: usize) -> Option<NonNull<u8>> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;

@@ -211,6 +211,18 @@ pub(crate) fn map_at(address: usize, bytes: usize) -> Result<(), MapError> {
     Ok(())
 }
 
+pub(crate) unsafe fn extend_mapping(address: usize, from_bytes: usize, to_bytes: usize) -> Result<(), MapError> {
+    let more = to_bytes - from_bytes;
+    if with_book(|book| book.refuses() || !book.has_room(more)) == Some(true) {
+        return Err(MapError::OutOfMemory);
+    }
+    with_book(|book| assert!(book.covers(address, from_bytes), "extended what was not mapped: {address:#x}"));
+    // SAFETY: handed on to the caller.
+    unsafe { linux::extend_mapping(address, from_bytes, to_bytes) }?;
+    with_book(|book| book.add(address + from_bytes, more));
+    Ok(())
+}
+
 pub(crate) fn map_anywhere(bytes: usize) -> Option<NonNull<u8>> {
     if with_book(|book| book.refuses() || !book.has_room(bytes)) == Some(true) {
         return None;

@@ -616,7 +616,14 @@ impl PageHeap {
             return Ok(slot.mapped);
         }
         let more = size - slot.mapped;
-        self.map(slot.address + slot.mapped, more)?;
+        if slot.mapped == 0 {
+            self.map(slot.address, more)?;
+        } else {
+            self.counters.count(Event::Map);
+            // SAFETY: so much of the slot is mapped, and it is claimed (I-claim).
+            let extended = unsafe { os::extend_mapping(slot.address, slot.mapped, size) };
+            extended.inspect_err(|_| self.counters.count(Event::Refused))?;
+        }
         if more >= STEP_BYTES && self.block_is_huge(size) {
             // All of it, so that the slot stays one mapping, which moving needs.
             self.advise(slot.address, size, true);
