@@ -21,11 +21,11 @@ pub(crate) const META_CHUNK_BYTES: usize = 128 << 10;
 
 /// Up to here a block is small: it may lie in the seed, and sizes find their class by a table of eights.
 pub(crate) const SMALL_BYTES_MAX: usize = 1 << 10;
-/// Up to here a class has split magazines (an alloc array and a free array); above, one stack. In C all have stacks: with a call around
-/// each operation, and more blocks that live briefly, what a stack saves in cache misses weighs more than its few instructions (decision 18).
+/// Small classes have split magazines (an alloc array and a free array), larger ones a stack. In C all have stacks: with a call around each operation,
+/// and more blocks that live briefly, what a stack saves in cache misses weighs more than its few instructions (decision 18).
 /// Split arrays cycle through as many blocks as they hold, which costs cache misses once those blocks are large
 /// (4 KiB hot loop: 1.5 ns split, 0.9 ns as a stack).
-pub(crate) const SPLIT_BYTES_MAX: usize = if UNSIZED { 0 } else { SMALL_BYTES_MAX };
+pub(crate) const SPLITS: bool = !UNSIZED;
 /// Up to here a class is served by the inlined path; above, blocks are whole page runs.
 pub(crate) const STACK_BYTES_MAX: usize = 32 << 10;
 /// The largest class. Above come page runs of exact length.
@@ -177,7 +177,7 @@ pub(crate) const HUGE_LONG_STALL_NS: u64 = 5_000_000;
 /// … and turns them off for longer.
 pub(crate) const HUGE_LONG_PAUSE_NS: u64 = 60_000_000_000;
 
-const _: () = assert!(SPLIT_BYTES_MAX < STACK_BYTES_MAX);
+const _: () = assert!(SMALL_BYTES_MAX < STACK_BYTES_MAX);
 const _: () = assert!(STACK_BYTES_MAX < CLASS_BYTES_MAX);
 const _: () = assert!(MAGAZINE_BLOCKS_MAX.is_power_of_two());
 const _: () = assert!(MAGAZINE_BLOCKS_MIN.is_power_of_two());

@@ -46,9 +46,7 @@ impl SwapSlots {
         for slot in self.0.iter().take(usable) {
             // Relaxed: a look; the exchange decides.
             let taken = LOOKS_FIRST && !slot.load(Ordering::Relaxed).is_null();
-            if !taken
-                && slot.compare_exchange(ptr::null_mut(), raw, publish, Ordering::Relaxed).is_ok()
-            {
+            if !taken && slot.compare_exchange(ptr::null_mut(), raw, publish, Ordering::Relaxed).is_ok() {
                 return Ok(());
             }
         }
@@ -225,7 +223,6 @@ impl Depot {
         self.0.iter().for_each(|shard| shard.shelf.after_fork());
     }
 }
-
 
 #[cfg(all(test, loom))]
 mod model;

@@ -6,7 +6,7 @@ use core::ptr::{self, NonNull};
 
 use crate::config::CHECKED;
 use crate::heap;
-use crate::large::{Growing, LargeBlock};
+use crate::large::Growing;
 use crate::options::{Background, Check, Face, Fuse, HugePages, Limit, Options, Retain};
 use crate::size_class::SizeClass;
 use crate::units::in_sampled_zone;
@@ -104,6 +104,14 @@ impl Freestone {
         self
     }
 
+    /// Whether everything goes to the system's allocator instead: nothing of this one is used then, and nothing is counted. For canaries, and for going
+    /// back without a build. Environment: `bypass:0|1`.
+    #[must_use]
+    pub const fn bypass(mut self, bypass: bool) -> Self {
+        self.options.bypass = bypass;
+        self
+    }
+
     /// For a face that is called from C: a process that has no second thread is not given one, unless it says `background:on`.
     #[doc(hidden)]
     #[must_use]
@@ -181,7 +189,7 @@ unsafe impl GlobalAlloc for Freestone {
             }
             return block;
         }
-        alloc_zeroed_large(layout.size(), layout.align(), &self.options)
+        heap::alloc_zeroed(layout.size(), layout.align(), &self.options)
     }
 
     #[inline]
@@ -231,27 +239,6 @@ unsafe fn copy_small(from: *const u8, to: *mut u8, bytes: usize) {
         // SAFETY: as above. Volatile, or the compiler would make it the call again.
         unsafe { to.write_volatile(content) };
     }
-}
-
-/// Zeroes what is not known to be zero, and nothing else.
-#[inline(never)]
-pub(crate) fn alloc_zeroed_large(size: usize, align: usize, options: &Options) -> *mut u8 {
-    let stacked = SizeClass::stacked(size, align);
-    // SAFETY: the slots are the calling thread's.
-    let popped = stacked.and_then(|class| Some((class, unsafe { word::slots()?.stack(class).pop() }?)));
-    let taken = match popped {
-        Some((class, taken)) => {
-            if CHECKED {
-                heap::mark_live(taken.block, class);
-            }
-            Some(LargeBlock { address: taken.block, dirty: if taken.zeroed { 0 } else { size } })
-        }
-        None => heap::alloc_any(size, align, Growing::No, options),
-    };
-    let Some(LargeBlock { address, dirty }) = taken else { return ptr::null_mut() };
-    // SAFETY: a block of at least `size` bytes, not the caller's yet.
-    unsafe { address.write_bytes(0, dirty.min(size)) };
-    address.as_ptr()
 }
 
 /// Reallocation where at least one side is above 1 KiB.

@@ -262,7 +262,11 @@ mod tests {
         assert_eq!((limits.memory_limit, limits.hard_limit), (Some(90 * MIB), Some(100 * MIB)));
         world.plan(Plan::From(0));
         guard.set(Limit::Percent(50), Limit::None, heap);
-        assert_eq!(guard.snapshot(heap).memory_limit, Some(1 << 33), "files that cannot be read are absent: the machine's memory is known");
+        assert_eq!(
+            guard.snapshot(heap).memory_limit,
+            Some(1 << 33),
+            "files that cannot be read are absent: the machine's memory is known"
+        );
         guard.set(Limit::None, Limit::Bytes(0), heap);
         assert_eq!((guard.snapshot(heap).memory_limit, heap.marks.hard()), (None, 1));
     }

@@ -23,8 +23,8 @@ use core::ptr::NonNull;
 use crate::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, Ordering, compiler_fence, fence};
 use crate::background::Background;
 use crate::config::{
-    ASSIST_SLICE_NS, BACKGROUND_FREE_BYTES, CALM_TICK_NS, CHECKED, DROP_BYTES, RELEASE_GAP_NS, RELEASE_SLICE_NS, RETAIN_ALWAYS_BYTES,
-    TICK_NS,
+    ASSIST_SLICE_NS, BACKGROUND_FREE_BYTES, CALM_TICK_NS, CHECKED, DROP_BYTES, RELEASE_GAP_NS, RELEASE_SLICE_NS,
+    RETAIN_ALWAYS_BYTES, TICK_NS,
 };
 use crate::counters::Event;
 use crate::fatal::{Misuse, NoWayOut, broken, complain, misuse, say_fuse};
@@ -673,6 +673,27 @@ pub(crate) fn alloc_any(size: usize, align: usize, growing: Growing, options: &O
     })?
 }
 
+/// A block beyond the split classes, all zero: zeroes what is not known to be, and nothing else.
+#[inline(never)]
+pub(crate) fn alloc_zeroed(size: usize, align: usize, options: &Options) -> *mut u8 {
+    let stacked = SizeClass::stacked(size, align);
+    // SAFETY: the slots are the calling thread's.
+    let popped = stacked.and_then(|class| Some((class, unsafe { word::slots()?.stack(class).pop() }?)));
+    let taken = match popped {
+        Some((class, taken)) => {
+            if CHECKED {
+                mark_live(taken.block, class);
+            }
+            Some(LargeBlock { address: taken.block, dirty: if taken.zeroed { 0 } else { size } })
+        }
+        None => alloc_any(size, align, Growing::No, options),
+    };
+    let Some(LargeBlock { address, dirty }) = taken else { return core::ptr::null_mut() };
+    // SAFETY: a block of at least `size` bytes, not the caller's yet.
+    unsafe { address.write_bytes(0, dirty.min(size)) };
+    address.as_ptr()
+}
+
 /// Tries once more when memory is out: what lies idle may be in the way.
 fn insist<T>(record: Option<&Record>, take: impl Fn() -> Option<T>) -> Option<T> {
     take().or_else(|| {
@@ -867,7 +888,10 @@ pub(crate) fn large_bytes(address: usize, options: &Options) -> Result<usize, Mi
 
 /// The blocks without bytes, and where their tables come from.
 #[cfg(freestone_c)]
-pub(crate) fn with_zero_blocks<R>(options: &Options, work: impl FnOnce(&crate::zero::ZeroBlocks, &crate::meta::Meta) -> R) -> Option<R> {
+pub(crate) fn with_zero_blocks<R>(
+    options: &Options,
+    work: impl FnOnce(&crate::zero::ZeroBlocks, &crate::meta::Meta) -> R,
+) -> Option<R> {
     slow_path(options, |_| work(&HEAP.supply.zero, &HEAP.supply.meta))
 }
 
@@ -990,7 +1014,8 @@ pub(crate) fn release_all() -> usize {
 
 /// See [`crate::control::sample_after`].
 pub(crate) fn sample_after(class: SizeClass, allocations: u32) -> bool {
-    let chosen = is_started().then(|| slow_path(&Options::DEFAULT, |record| record?.sample_after(class, allocations).then_some(())));
+    let chosen =
+        is_started().then(|| slow_path(&Options::DEFAULT, |record| record?.sample_after(class, allocations).then_some(())));
     chosen.flatten().flatten().is_some()
 }
 

@@ -166,7 +166,6 @@ impl Large {
             LargeBlock { address: block.address, dirty: block.dirty }
         }))
     }
-
 }
 
 /// Bytes of a live block.

@@ -60,6 +60,7 @@
 //! A file imports only from floors below its own; the first line of each says which that is, and a test holds everybody to it.
 //!
 //! ```text
+//!  12  preload/src: the face for C, in builds for it
 //!  11  lib · global_alloc (face for programs) · control (face for operators)
 //!  10  heap: the statics, a thread's birth and death, fork, what the background thread does
 //!   9  scavenger (what goes back, and when) · snapshot
@@ -67,11 +68,11 @@
 //!   7  thread_cache: fast and slow paths, records, their registry
 //!   6  supply: the shared rooms of one heap, and the way a magazine takes through them
 //!   5  depot · central · slot · large · sampling
-//!   4  page_heap: steps, runs of pages, huge slots
+//!   4  page_heap: steps, runs of pages, huge slots · zero (`malloc(0)`)
 //!   3  span: page table, page records, bitmaps · magazine · meta (memory for ourselves)
 //!   2  size_class · counters · pauses · sync (a lock) · retention, limit (decisions) · background (a thread) · surroundings (what the
 //!      kernel says) · fatal (last words)
-//!   1  os: the system, real or simulated
+//!   1  os: the system, real or simulated · system_heap (the allocator it came with)
 //!   0  units · config (every tunable) · options · atomic
 //! ```
 //!

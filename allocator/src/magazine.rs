@@ -85,7 +85,8 @@ impl Magazine {
         debug_assert!((MAGAZINE_BLOCKS_MIN..=MAGAZINE_BLOCKS_MAX).contains(&capacity));
         debug_assert!(capacity.is_power_of_two());
         let header = memory.cast::<Header>();
-        let empty = Header { next: AtomicPtr::default(), capacity: capacity as u32, first: AtomicU16::new(0), count: AtomicU16::new(0) };
+        let empty =
+            Header { next: AtomicPtr::default(), capacity: capacity as u32, first: AtomicU16::new(0), count: AtomicU16::new(0) };
         // SAFETY: the caller gives memory with room for the header and the entries behind it.
         unsafe { header.write(empty) };
         Self(header)

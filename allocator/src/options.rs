@@ -343,7 +343,8 @@ mod tests {
 
     #[test]
     fn every_option_can_be_written() {
-        let text = "retain:keep,background:off,memory_limit:2GiB,hard_limit:90%,fuse:exit,bypass:1,foreign:ignore,zero_size:usable";
+        let text =
+            "retain:keep,background:off,memory_limit:2GiB,hard_limit:90%,fuse:exit,bypass:1,foreign:ignore,zero_size:usable";
         let (options, complaints) = applied(text);
         assert_eq!(complaints, []);
         let expected = Options {
@@ -378,8 +379,25 @@ mod tests {
             assert_eq!(parse_limit(text.as_bytes()), Some(limit), "{text}");
         }
         let bad = [
-            "", "0", "0GiB", "GiB", "-1", "+1", "1.5GiB", "2GB", "2gib", "2G", "0%", "101%", "%", "1e9", "18446744073709551616",
-            "18446744073709551615TiB", "2GiB ", "none ", "\u{ff12}GiB",
+            "",
+            "0",
+            "0GiB",
+            "GiB",
+            "-1",
+            "+1",
+            "1.5GiB",
+            "2GB",
+            "2gib",
+            "2G",
+            "0%",
+            "101%",
+            "%",
+            "1e9",
+            "18446744073709551616",
+            "18446744073709551615TiB",
+            "2GiB ",
+            "none ",
+            "\u{ff12}GiB",
         ];
         for text in bad {
             assert_eq!(parse_limit(text.as_bytes()), None, "{text}");
@@ -397,7 +415,9 @@ mod tests {
 
     #[test]
     fn what_to_retain_fits_into_a_number() {
-        for retain in [Retain::Off, Retain::Keep, Retain::DEFAULT, Retain::Peak { percent: 1000, window_ms: u16::MAX, steps: u8::MAX }] {
+        for retain in
+            [Retain::Off, Retain::Keep, Retain::DEFAULT, Retain::Peak { percent: 1000, window_ms: u16::MAX, steps: u8::MAX }]
+        {
             assert_eq!(Retain::unpack(retain.pack()), retain);
         }
         assert_eq!(Retain::unpack(0), Retain::DEFAULT);

@@ -204,7 +204,8 @@ impl Pauses {
             now_ns = os::now_ns();
         }
         let passed = os::cycles().wrapping_sub(began).max(1);
-        let took_ns = if cfg!(test) { cycles } else { (u128::from(cycles) * u128::from(now_ns - began_ns) / u128::from(passed)) as u64 };
+        let took_ns =
+            if cfg!(test) { cycles } else { (u128::from(cycles) * u128::from(now_ns - began_ns) / u128::from(passed)) as u64 };
         if took_ns >= SLOW_NS {
             self.remember(kind, now_ns, took_ns, bytes);
         }

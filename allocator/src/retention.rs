@@ -129,7 +129,14 @@ mod tests {
 
     /// Runs ticks for `seconds`, with `used` giving what the program uses at each; says what was free at the end. What it stops using becomes
     /// free, and what it needs comes from there first.
-    fn run(retention: &mut Retention, now: &mut u64, seconds: u64, free: usize, retain: Retain, used: impl Fn(u64) -> usize) -> (usize, usize) {
+    fn run(
+        retention: &mut Retention,
+        now: &mut u64,
+        seconds: u64,
+        free: usize,
+        retain: Retain,
+        used: impl Fn(u64) -> usize,
+    ) -> (usize, usize) {
         let (mut free, mut before, mut touched) = (free, used(0), 0);
         for tick in 0..seconds * SECOND_NS / TICK_NS {
             *now += TICK_NS;
@@ -157,7 +164,8 @@ mod tests {
     #[test]
     fn a_saw_tooth_keeps_its_memory() {
         let (mut retention, mut now) = (Retention::new(), 0);
-        let (_, touched) = run(&mut retention, &mut now, 60, 0, Retain::DEFAULT, |tick| if tick % 30 < 10 { 100 * MIB } else { 20 * MIB });
+        let (_, touched) =
+            run(&mut retention, &mut now, 60, 0, Retain::DEFAULT, |tick| if tick % 30 < 10 { 100 * MIB } else { 20 * MIB });
         assert_eq!(touched, 0, "no memory was touched anew");
     }
 
@@ -245,7 +253,11 @@ mod tests {
         let high = Demand { in_use: 5 * MIB, peak: 9 * MIB, free: 0, own: 0 };
         assert_eq!(retention.tick(10 * window, high, Retain::DEFAULT), 0);
         assert_eq!(retention.tick(10 * window, demand(5 * MIB, 4 * MIB), Retain::DEFAULT), 0);
-        assert_eq!(retention.tick(3 * window, demand(5 * MIB, 4 * MIB), Retain::DEFAULT), 0, "a clock that goes back keeps what is known");
+        assert_eq!(
+            retention.tick(3 * window, demand(5 * MIB, 4 * MIB), Retain::DEFAULT),
+            0,
+            "a clock that goes back keeps what is known"
+        );
         assert!(retention.tick(u64::MAX, demand(5 * MIB, 4 * MIB), Retain::DEFAULT) > 0);
     }
 

@@ -8,17 +8,17 @@
 use crate::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::config::{
     ASSIST_SLICE_NS, BREAK_UP_TICKS, CACHE_ROUND_NS, DROP_AGAIN_SHARE, DROP_BYTES, DROP_ENDS_BYTES, DROP_PAUSE_MAX_NS,
-    DROP_SOON_NS, IDLE_TICKS, POOLED_RECORD_TICKS, PRESSURE_PERCENT, RELEASE_GAP_NS, RETAIN_ALWAYS_BYTES,
-    SURROUNDINGS_NS, TICK_NS,
+    DROP_SOON_NS, IDLE_TICKS, POOLED_RECORD_TICKS, PRESSURE_PERCENT, RELEASE_GAP_NS, RETAIN_ALWAYS_BYTES, SURROUNDINGS_NS,
+    TICK_NS,
 };
 use crate::counters::Event;
 use crate::options::Retain;
 use crate::os;
 use crate::page_heap::Rested;
 use crate::pauses::PauseKind;
+use crate::recall::Recaller;
 use crate::retention::{Allowance, Demand, Retention};
 use crate::size_class::SizeClass;
-use crate::recall::Recaller;
 use crate::supply::{Supply, WithinSpans};
 use crate::surroundings;
 use crate::sync::{Lock, Rank};
@@ -489,9 +489,9 @@ mod tests {
 
     #[test]
     fn drops_that_follow_each_other_become_rare() {
+        const SECOND_NS: u64 = 1_000_000_000;
         let scavenger = Scavenger::new();
         let drops = |now_ns| scavenger.must_drop(64 * MIB, 128 * MIB, now_ns);
-        const SECOND_NS: u64 = 1_000_000_000;
         assert!(drops(100 * SECOND_NS));
         assert!(drops(101 * SECOND_NS), "the second comes soon, but nobody knew");
         let mut last = 101;

@@ -8,14 +8,14 @@
 use core::ptr::NonNull;
 
 use crate::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use crate::central::seed::Seed;
-use crate::central::within::class_of_span;
 #[cfg(freestone_c)]
 use crate::central::class_at;
+use crate::central::seed::Seed;
+use crate::central::within::class_of_span;
 use crate::central::{Central, Ground, inspect, inspect_all, whole_record};
 use crate::config::{
-    DEPOT_CHARGE_BYTES_MIN, DEPOT_SLOT_BYTES, DEPOT_SLOTS, IDLE_TICKS, LEASE_BYTES, LEND_LIVE_SHARE, LEND_MIN_BYTES, MAGAZINE_BLOCKS_MAX, MAGAZINE_BLOCKS_MIN,
-    STACK_BLOCKS_MIN, STACK_BYTES_TARGET, STACK_FIRST_BYTES,
+    DEPOT_CHARGE_BYTES_MIN, DEPOT_SLOT_BYTES, DEPOT_SLOTS, IDLE_TICKS, LEASE_BYTES, LEND_LIVE_SHARE, LEND_MIN_BYTES,
+    MAGAZINE_BLOCKS_MAX, MAGAZINE_BLOCKS_MIN, STACK_BLOCKS_MIN, STACK_BYTES_TARGET, STACK_FIRST_BYTES,
 };
 use crate::counters::{Counters, Event};
 use crate::depot::Depot;
@@ -361,7 +361,8 @@ impl Supply {
             looks += 1;
             let began_ns = os::now_ns();
             let (bytes, again) = page_heap.releasing(|| {
-                self.central(class).release_within(page, class, within.at_once, self.ground(), |magazine| self.spare_magazine(magazine))
+                self.central(class)
+                    .release_within(page, class, within.at_once, self.ground(), |magazine| self.spare_magazine(magazine))
             });
             within.again |= again;
             released += bytes;

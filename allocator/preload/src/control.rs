@@ -1,4 +1,4 @@
-//! Floor 11. What `freestone.h` declares: the face for operators, in C. Each function says there what it does.
+//! Floor 12. What `freestone.h` declares: the face for operators, in C. Each function says there what it does.
 
 use core::ffi::{CStr, c_char, c_int};
 
@@ -6,7 +6,7 @@ use crate::heap;
 use crate::options::{Limit, Options};
 use crate::os;
 
-use super::OPTIONS;
+use super::blocks::OPTIONS;
 
 /// `struct freestone_snapshot`. Grows at its end only; `size` says how much of it the caller knows.
 #[derive(Clone, Copy, Debug, Default)]

@@ -1,4 +1,4 @@
-//! Floor 11. `operator new` and `operator delete` of C++, in all their forms, under the names that the compiler gives them.
+//! Floor 12. `operator new` and `operator delete` of C++, in all their forms, under the names that the compiler gives them.
 //!
 //! When memory is out, C++ wants the new-handler called, and an exception thrown. Both belong to the C++ library in the process, so its own
 //! operator takes over then: it asks us once more, and does the rest. We only have to leave before it does: what it throws must not meet a
@@ -15,7 +15,7 @@ use core::mem::MaybeUninit;
 use core::ptr;
 use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
-use super::{allocate, allocate_aligned, check_size, release};
+use super::blocks::{allocate, allocate_aligned, check_size, release};
 use crate::config::CHECKED;
 use crate::fatal::last_words;
 use crate::heap;
@@ -42,7 +42,11 @@ unsafe extern "C" fn library_operator(name: *const core::ffi::c_char) -> *mut c_
     }
     // SAFETY: the name ends with a zero byte.
     let name = unsafe { CStr::from_ptr(name) };
-    last_words(&["out of memory in ", name.to_str().unwrap_or("operator new"), ", and there is no C++ library to throw an exception"]);
+    last_words(&[
+        "out of memory in ",
+        name.to_str().unwrap_or("operator new"),
+        ", and there is no C++ library to throw an exception",
+    ]);
 }
 
 /// What the process calls by this name: ours, or the program's.

@@ -1,4 +1,4 @@
-//! Floor 11. `malloc` and its family, as glibc 2.36 and C23 have them. Where these differ, or leave a choice:
+//! Floor 12. `malloc` and its family, as glibc 2.36 and C23 have them. Where these differ, or leave a choice:
 //!
 //! | call | here |
 //! |---|---|
@@ -17,7 +17,7 @@
 use core::ffi::{c_int, c_void};
 use core::ptr;
 
-use super::{Block, allocate, allocate_aligned, allocate_zeroed, check_size, no_memory, reallocate, release};
+use super::blocks::{Block, allocate, allocate_aligned, allocate_zeroed, check_size, no_memory, reallocate, release};
 use crate::heap;
 use crate::os;
 use crate::system_heap;
@@ -173,7 +173,7 @@ pub unsafe extern "C" fn malloc_usable_size(block: *mut c_void) -> usize {
     if block.is_null() {
         return 0;
     }
-    if heap::inline_class_at(block.addr()).is_none() && heap::is_bypassed(&super::OPTIONS) {
+    if heap::inline_class_at(block.addr()).is_none() && heap::is_bypassed(&super::blocks::OPTIONS) {
         // SAFETY: glibc's function of this name has this type, and all blocks are its.
         return unsafe { system_heap::usable_bytes(block.cast()) };
     }

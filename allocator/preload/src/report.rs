@@ -1,4 +1,4 @@
-//! Floor 11. How the heap is doing, in the words of glibc: `mallinfo`, `malloc_info`, `malloc_stats`, and the knobs that go with them. What they say
+//! Floor 12. How the heap is doing, in the words of glibc: `mallinfo`, `malloc_info`, `malloc_stats`, and the knobs that go with them. What they say
 //! is read from a [`Snapshot`], so it is exact where that is.
 
 use core::ffi::{CStr, c_int, c_void};
@@ -10,7 +10,7 @@ use crate::os;
 use crate::snapshot::Snapshot;
 use crate::system_heap;
 
-use super::OPTIONS;
+use super::blocks::OPTIONS;
 
 /// What `mallinfo2` says. The fields that say how glibc's fast bins are doing are 0.
 #[derive(Clone, Copy, Debug, Default)]

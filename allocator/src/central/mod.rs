@@ -597,7 +597,9 @@ const fn refine(kind: Misuse, address: usize) -> Misuse {
 pub(crate) fn class_at(address: usize, ground: Ground<'_>) -> Result<Option<SizeClass>, Misuse> {
     let table = &ground.page_heap.table;
     match table.class_byte(address) {
-        SEED_BYTE => return SizeClass::of_byte(table.seed_byte(address)).map_or(Err(Misuse::NeverAllocated), |class| Ok(Some(class))),
+        SEED_BYTE => {
+            return SizeClass::of_byte(table.seed_byte(address)).map_or(Err(Misuse::NeverAllocated), |class| Ok(Some(class)));
+        }
         0 => {}
         byte => return Ok(SizeClass::of_byte(byte)),
     }
@@ -623,9 +625,7 @@ pub(crate) fn inspect(address: usize, class: SizeClass, ground: Ground<'_>) -> R
     }
     let Some(head) = span_of(address, class, ground) else {
         return match kind_at(address, ground)? {
-            Kind::Seed if class.is_small() => {
-                ground.seed.inspect(address, class).map_err(|kind| refine(kind, address))
-            }
+            Kind::Seed if class.is_small() => ground.seed.inspect(address, class).map_err(|kind| refine(kind, address)),
             kind => Err(wrong_kind(kind)),
         };
     };

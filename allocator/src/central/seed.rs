@@ -14,7 +14,7 @@
 use core::ops::Range;
 
 use crate::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Ordering};
-use crate::config::SEED_BYTES;
+use crate::config::{SEED_BYTES, UNSIZED};
 use crate::fatal::Misuse;
 use crate::meta::Meta;
 use crate::os;
@@ -58,8 +58,7 @@ struct Tables {
     /// Granule → run plus one; 0: free.
     owners: [AtomicU16; GRANULES],
     /// Granule → [`SizeClass::byte`] of its run; 0: free. Where frees do not say the class, it is found here.
-    #[cfg(freestone_c)]
-    classes: [AtomicU8; GRANULES],
+    classes: [AtomicU8; if UNSIZED { GRANULES } else { 0 }],
     /// Runs by index; there are never more.
     runs: [BlockRun; GRANULES / GRANULES_MIN],
 }
@@ -110,7 +109,13 @@ impl Seed {
 
     /// Puts blocks into `room`, from its end downwards so that they are popped in address order; says how many. `land` provides the
     /// seed's memory when it is first needed, and is told where the classes of its granules will stand.
-    pub(crate) fn take(&self, class: SizeClass, room: &mut [*mut u8], meta: &Meta, land: impl FnOnce(usize) -> Option<usize>) -> usize {
+    pub(crate) fn take(
+        &self,
+        class: SizeClass,
+        room: &mut [*mut u8],
+        meta: &Meta,
+        land: impl FnOnce(usize) -> Option<usize>,
+    ) -> usize {
         if self.used_up.load(Ordering::Relaxed) {
             return 0;
         }
@@ -177,7 +182,7 @@ impl Seed {
     fn settle(&self, meta: &Meta, land: impl FnOnce(usize) -> Option<usize>) -> Option<()> {
         let tables = meta.take(size_of::<Tables>(), align_of::<Tables>())?.cast::<Tables>();
         // SAFETY: ours for good (I-forever); all zeros are valid tables.
-        self.start.store(land(unsafe { tables.as_ref() }.class_bytes())?, Ordering::Relaxed);
+        self.start.store(land(unsafe { tables.as_ref() }.classes.as_ptr().expose_provenance())?, Ordering::Relaxed);
         // Release: see `tables`.
         self.tables.store(tables.as_ptr(), Ordering::Release);
         Some(())
@@ -217,14 +222,6 @@ impl Seed {
 }
 
 impl Tables {
-    /// The address of the bytes that say the class of each granule, where there are any.
-    fn class_bytes(&self) -> usize {
-        cfg_select! {
-            freestone_c => { self.classes.as_ptr().expose_provenance() }
-            _ => { 0 }
-        }
-    }
-
     fn run(&self, run: u16) -> &BlockRun {
         &self.runs[usize::from(run)]
     }
@@ -289,8 +286,12 @@ impl Cut {
     fn own(&mut self, tables: &Tables, first: usize, granules: usize, owner: u16) {
         for granule in first..first + granules {
             tables.owners[granule].store(owner, Ordering::Relaxed);
-            #[cfg(freestone_c)]
-            tables.classes[granule].store(owner.checked_sub(1).map_or(0, |run| tables.run(run).class.load(Ordering::Relaxed) + 1), Ordering::Relaxed);
+            if let Some(byte) = tables.classes.get(granule) {
+                byte.store(
+                    owner.checked_sub(1).map_or(0, |run| tables.run(run).class.load(Ordering::Relaxed) + 1),
+                    Ordering::Relaxed,
+                );
+            }
             let bit = 1 << (granule % WORD_BITS);
             let word = &mut self.taken[granule / WORD_BITS];
             *word = if owner == 0 { *word & !bit } else { *word | bit };

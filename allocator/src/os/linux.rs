@@ -328,11 +328,7 @@ pub(crate) fn exit_value(key: u32) -> *mut c_void {
 }
 
 /// Runs these around every `fork` from now on.
-pub(crate) fn at_fork(
-    prepare: unsafe extern "C" fn(),
-    parent: unsafe extern "C" fn(),
-    child: unsafe extern "C" fn(),
-) -> bool {
+pub(crate) fn at_fork(prepare: unsafe extern "C" fn(), parent: unsafe extern "C" fn(), child: unsafe extern "C" fn()) -> bool {
     // SAFETY: three functions that stay.
     unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) == 0 }
 }

@@ -13,9 +13,11 @@ use std::sync::{Arc, Mutex};
 
 use super::{MapError, linux};
 
+#[cfg(freestone_c)]
+pub(crate) use linux::set_errno;
 pub(crate) use linux::{
-    KeepErrno, abort, at_fork, exit, exit_key, exit_value, has_threads, is_mapped, map_untouchable, name_thread, page_bytes, processor, set_exit_value, thread_id, thread_is_gone,
-    wait, wait_for, wake_one, write_error,
+    KeepErrno, abort, at_fork, exit, exit_key, exit_value, has_threads, is_mapped, map_untouchable, name_thread, page_bytes,
+    processor, set_exit_value, thread_id, thread_is_gone, wait, wait_for, wake_one, write_error,
 };
 
 /// Which calls fail. Calls that can fail are numbered from zero, in the order in which a world sees them.

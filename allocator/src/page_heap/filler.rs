@@ -781,7 +781,11 @@ mod tests {
                     }
                 }
                 _ => {
-                    let rested = if random(2) == 0 { Rested::any(tick) } else { Rested { until: tick, broken_until: tick.wrapping_sub(u32::MAX / 2) } };
+                    let rested = if random(2) == 0 {
+                        Rested::any(tick)
+                    } else {
+                        Rested { until: tick, broken_until: tick.wrapping_sub(u32::MAX / 2) }
+                    };
                     let claimed = match filler.claim_empty_dirty(tick) {
                         Some(whole) => Some(whole),
                         None => filler.claim_in_used(rested, 1).ok(),
@@ -799,7 +803,9 @@ mod tests {
                             touched[range].fill(false);
                         }
                     }
-                    if random(3) == 0 && let Some((step, backing)) = filler.vacated() {
+                    if random(3) == 0
+                        && let Some((step, backing)) = filler.vacated()
+                    {
                         assert_eq!(backing == Backing::SmallPages, small[step as usize]);
                         filler.reopen(step, backing);
                     }

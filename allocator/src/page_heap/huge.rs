@@ -261,8 +261,7 @@ impl Slots {
 
     /// Adds a mapping outside the window as a busy slot.
     pub(crate) fn adopt(&mut self, address: usize, mapped: usize, meta: &Meta) -> bool {
-        let slot =
-            Slot { address, room: mapped, mapped: 0, dirty: 0, size: 0, state: State::Busy, freed_tick: 0, outside: true };
+        let slot = Slot { address, room: mapped, mapped: 0, dirty: 0, size: 0, state: State::Busy, freed_tick: 0, outside: true };
         let Some(index) = self.insert(slot, meta) else { return false };
         self.update(index, |slot| slot.mapped = mapped);
         true
@@ -452,7 +451,10 @@ mod tests {
             }
             slots.settle_tail(slot.address, 3 * MIB);
             slots.check();
-            assert_eq!(slots.totals(), SlotTotals { mapped: 3 * MIB, dirty: 3 * MIB, live: if given_back { 0 } else { 3 * MIB } });
+            assert_eq!(
+                slots.totals(),
+                SlotTotals { mapped: 3 * MIB, dirty: 3 * MIB, live: if given_back { 0 } else { 3 * MIB } }
+            );
         }
         assert_eq!(slots.claim_retained(9).map(|slot| slot.address), Some(slot.address));
     }

@@ -410,8 +410,8 @@ impl PageHeap {
         };
         let address = self.table.address(PageIndex::of_step(step));
         let now_ns = os::now_ns();
-        let huge = zone == Zone::Window
-            && growth.pace.next_step_is_huge(self.huge_pages(now_ns), self.in_use(), gap_bytes, now_ns);
+        let huge =
+            zone == Zone::Window && growth.pace.next_step_is_huge(self.huge_pages(now_ns), self.in_use(), gap_bytes, now_ns);
         let backing = if huge { Backing::HugePages } else { Backing::SmallPages };
         if vacated.is_none_or(|(_, before)| before != backing) {
             self.advise(address, STEP_BYTES, huge);
@@ -479,7 +479,10 @@ impl PageHeap {
                     let pages = (position as usize + 1) * STEP_PAGES as usize;
                     (self.table.entry(table, first_page), pages * table.bytes_per_page())
                 }
-                None => (self.steps_address() + first_page.step() as usize * STEP_ENTRY_BYTES, (position as usize + 1) * STEP_ENTRY_BYTES),
+                None => (
+                    self.steps_address() + first_page.step() as usize * STEP_ENTRY_BYTES,
+                    (position as usize + 1) * STEP_ENTRY_BYTES,
+                ),
             };
             debug_assert_eq!(start % TABLE_GROWTH_BYTES, 0);
             while *mapped < needed {
@@ -687,16 +690,8 @@ impl PageHeap {
             unsafe { self.unmap(address, size) };
             return None;
         }
-        let slot = Slot {
-            address,
-            room: size,
-            mapped: size,
-            dirty: 0,
-            size: 0,
-            state: State::Busy,
-            freed_tick: 0,
-            outside: true,
-        };
+        let slot =
+            Slot { address, room: size, mapped: size, dirty: 0, size: 0, state: State::Busy, freed_tick: 0, outside: true };
         Some(self.hand_out(slot, size, size))
     }
 
@@ -1078,7 +1073,8 @@ impl PageHeap {
             dirty: pages.2 * PAGE_BYTES + slots.free_dirty(),
             clean: pages.3 * PAGE_BYTES + slots.mapped - slots.dirty,
             tables: tables + self.pauses.mapped_bytes(),
-            tables_used: self.pauses.used_bytes() + steps * (STEP_PAGES as usize * per_page + STEP_ENTRY_BYTES) - vacated * STEP_PAGES as usize * per_page,
+            tables_used: self.pauses.used_bytes() + steps * (STEP_PAGES as usize * per_page + STEP_ENTRY_BYTES)
+                - vacated * STEP_PAGES as usize * per_page,
         }
     }
 
@@ -1157,7 +1153,8 @@ fn region_candidate(attempt: u64, random: u64) -> Option<usize> {
     // SAFETY: mapped above, nobody knows of it.
     unsafe { os::unmap(page, os::page_bytes()) };
     let here = page / REGION_BYTES;
-    let place = if attempt < 16 { here.checked_sub(attempt as usize - 7)? } else { (here / 2).checked_sub(attempt as usize - 16)? };
+    let place =
+        if attempt < 16 { here.checked_sub(attempt as usize - 7)? } else { (here / 2).checked_sub(attempt as usize - 16)? };
     Some(place * REGION_BYTES)
 }
 

@@ -8,7 +8,7 @@
 
 mod table;
 
-use crate::config::{CLASS_BYTES_MAX, SMALL_BYTES_MAX, SPLIT_BYTES_MAX, STACK_BYTES_MAX};
+use crate::config::{CLASS_BYTES_MAX, SMALL_BYTES_MAX, SPLITS, STACK_BYTES_MAX};
 use crate::units::PAGE_BYTES;
 #[cfg(any(freestone_c, test))]
 use table::SMALL_FOR_C;
@@ -43,8 +43,6 @@ impl SizeClass {
     pub(crate) const COUNT: usize = table::COUNT;
     /// How many are small. They are the first ones.
     pub(crate) const SMALL_COUNT: usize = table::SMALL_COUNT;
-    /// How many have split magazines: the small ones or, in C, none.
-    pub(crate) const SPLIT_COUNT: usize = table::SPLIT_COUNT;
     /// How many the inlined path serves: those with split magazines and those with a stack.
     pub(crate) const INLINE_COUNT: usize = table::STACK_END;
 
@@ -52,14 +50,14 @@ impl SizeClass {
     #[inline(always)]
     pub(crate) fn split(size: usize, align: usize) -> Option<Self> {
         let size = rounded(size, align);
-        if SPLIT_BYTES_MAX > 0 && size <= SPLIT_BYTES_MAX { Some(Self(SMALL[size.div_ceil(8)])) } else { None }
+        if SPLITS && size <= SMALL_BYTES_MAX { Some(Self(SMALL[size.div_ceil(8)])) } else { None }
     }
 
     /// The class of a request that is not [`split`](Self::split), if threads keep it in a stack.
     #[inline(always)]
     pub(crate) fn stacked(size: usize, align: usize) -> Option<Self> {
         let size = rounded(size, align);
-        if SPLIT_BYTES_MAX < SMALL_BYTES_MAX && size <= SMALL_BYTES_MAX {
+        if !SPLITS && size <= SMALL_BYTES_MAX {
             Some(Self(SMALL[size.div_ceil(8)]))
         } else if size <= STACK_BYTES_MAX && align <= CLASS_ALIGN_MAX {
             Some(Self(MEDIUM[size.div_ceil(128)]))
@@ -187,7 +185,7 @@ impl SizeClass {
     /// How threads cache it.
     #[inline]
     pub(crate) fn shape(self) -> Shape {
-        if self.index() < Self::SPLIT_COUNT {
+        if SPLITS && self.is_small() {
             Shape::Split
         } else if self.index() < Self::INLINE_COUNT {
             Shape::Stack

@@ -4,15 +4,13 @@
 //! 8 per doubling the worst block is 1/9 larger than its request; with 4, 1/5, but then the tail is whole pages that are never
 //! touched. Above 32 KiB every class is a multiple of the page, and a span is one block.
 
-use crate::config::{CLASS_BYTES_MAX, SMALL_BYTES_MAX, SPAN_TAIL_PERMILLE_MAX, SPLIT_BYTES_MAX, STACK_BYTES_MAX};
+use crate::config::{CLASS_BYTES_MAX, SMALL_BYTES_MAX, SPAN_TAIL_PERMILLE_MAX, STACK_BYTES_MAX};
 use crate::units::PAGE_BYTES;
 
 /// How many classes there are.
 pub(crate) const COUNT: usize = 92;
-/// The small classes come first; those with split magazines are they, or none …
+/// The small classes come first …
 pub(crate) const SMALL_COUNT: usize = 40;
-/// See [`SMALL_COUNT`].
-pub(crate) const SPLIT_COUNT: usize = if SPLIT_BYTES_MAX == 0 { 0 } else { SMALL_COUNT };
 /// … then those with one stack; the rest are whole spans.
 pub(crate) const STACK_END: usize = 80;
 
@@ -136,6 +134,5 @@ const fn derive_classes<const UNITS: usize>(unit: usize) -> [u16; UNITS] {
 }
 
 const _: () = assert!(block_bytes(SMALL_COUNT - 1) == SMALL_BYTES_MAX);
-const _: () = assert!(SPLIT_BYTES_MAX == 0 || SPLIT_BYTES_MAX == SMALL_BYTES_MAX);
 const _: () = assert!(block_bytes(STACK_END - 1) == STACK_BYTES_MAX);
 const _: () = assert!(block_bytes(COUNT - 1) == CLASS_BYTES_MAX);

@@ -183,7 +183,11 @@ impl PageTable {
         let region = address & !(REGION_BYTES - 1);
         let has_tables = [Table::Bits.offset(), Table::Records.offset(), REGION_BYTES - WINDOW_BYTES];
         let is_like_ours = region != 0 && region != self.region.load(Ordering::Relaxed);
-        if is_like_ours && has_tables.iter().all(|&offset| os::is_mapped(region.wrapping_add(offset))) { Misuse::Sibling } else { Misuse::Foreign }
+        if is_like_ours && has_tables.iter().all(|&offset| os::is_mapped(region.wrapping_add(offset))) {
+            Misuse::Sibling
+        } else {
+            Misuse::Foreign
+        }
     }
 
     /// The address of a page.
@@ -267,4 +271,3 @@ impl PageTable {
         (word, 1 << (offset / 8 % 64))
     }
 }
-

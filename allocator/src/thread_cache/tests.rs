@@ -70,7 +70,7 @@ impl Random {
 
     /// Small classes more often than large ones.
     fn class(&mut self) -> SizeClass {
-        let among = [16, SizeClass::SPLIT_COUNT, SizeClass::INLINE_COUNT, SizeClass::COUNT][self.below(4)];
+        let among = [16, SizeClass::SMALL_COUNT, SizeClass::INLINE_COUNT, SizeClass::COUNT][self.below(4)];
         SizeClass::from_index(self.below(among))
     }
 }
@@ -106,7 +106,8 @@ fn walk(thread: &Thread, seed: u64, steps: usize, mut between: impl FnMut(usize)
             assert!(live.range(address..address + class.bytes()).next().is_none(), "two owners");
             live.insert(address, class);
             done[class.index()].0 += 1;
-        } else if let Some((&address, &class)) = live.range(random.below(usize::MAX >> 1)..).next().or_else(|| live.iter().next()) {
+        } else if let Some((&address, &class)) = live.range(random.below(usize::MAX >> 1)..).next().or_else(|| live.iter().next())
+        {
             live.remove(&address);
             thread.free(address, class);
             done[class.index()].1 += 1;
@@ -426,7 +427,10 @@ fn a_recalled_cache_loses_nothing_wherever_its_thread_was_stopped() {
             others.extend((0..random.below(300)).filter_map(|_| thread.alloc(class)));
             let mut all: Vec<usize> = live.iter().chain(&others).copied().collect();
             all.sort_unstable();
-            assert!(all.windows(2).all(|pair| pair[0] + class.bytes() <= pair[1]), "two owners in round {round}, {stopped:?}, {bytes} B");
+            assert!(
+                all.windows(2).all(|pair| pair[0] + class.bytes() <= pair[1]),
+                "two owners in round {round}, {stopped:?}, {bytes} B"
+            );
             check_conservation(heap, |of| if of == class { all.len() as u64 } else { 0 });
             for address in all {
                 thread.free(address, class);
@@ -443,7 +447,12 @@ fn caches_are_taken_again_and_again() {
     let mut random = Random(5);
     walk(&thread, 3, 60_000, |_| {
         if random.below(400) == 0 {
-            let counts = || SizeClass::all().map(|class| thread.record.counts(class).0).map(|its| (its.allocations, its.frees)).collect::<Vec<_>>();
+            let counts = || {
+                SizeClass::all()
+                    .map(|class| thread.record.counts(class).0)
+                    .map(|its| (its.allocations, its.frees))
+                    .collect::<Vec<_>>()
+            };
             let before = counts();
             thread.record.recall(&heap.supply);
             assert_eq!(counts(), before);
