@@ -202,7 +202,7 @@ impl PageTable {
     ///
     /// [`SizeClass::of_byte`]: crate::size_class::SizeClass::of_byte
     #[inline(always)]
-    #[cfg(freestone_c)]
+    #[cfg(any(freestone_c, doc))]
     pub(crate) fn class_byte(&self, address: usize) -> u8 {
         // Turned round, so that one comparison finds both addresses out of range and those between multiples of 16.
         let unit = address.wrapping_sub(self.start.load(Ordering::Relaxed)).rotate_right(UNIT_SHIFT);
