@@ -196,11 +196,9 @@ impl PageTable {
         self.start.load(Ordering::Relaxed) + page.offset_bytes()
     }
 
-    /// What the table of classes says of the page of an address: the class that [`SizeClass::of_byte`] reads from it if the page belongs to
+    /// What the table of classes says of the page of an address: the class that `SizeClass::of_byte` reads from it if the page belongs to
     /// a span of many blocks or begins a block that is a span of its own, [`SEED_BYTE`] in the seed. 0: neither, or the address is not ours,
     /// or no block starts there because it is not a multiple of 16.
-    ///
-    /// [`SizeClass::of_byte`]: crate::size_class::SizeClass::of_byte
     #[inline(always)]
     #[cfg(any(freestone_c, doc))]
     pub(crate) fn class_byte(&self, address: usize) -> u8 {
