@@ -40,7 +40,7 @@ pub(crate) const SPAN_TAIL_PERMILLE_MAX: usize = 30;
 pub(crate) const MAGAZINE_BLOCKS_MAX: usize = if cfg!(loom) {
     2
 } else if UNSIZED {
-    512
+    1024
 } else {
     128
 };
@@ -63,8 +63,11 @@ pub(crate) const BUDGET_MAX_BYTES: usize = if UNSIZED { 4 << 20 } else { 1 << 20
 pub(crate) const LEASE_BYTES: usize = 64 << 10;
 /// A class that had no slow entry for so many slow entries of its thread gives its cache up when another one needs the budget.
 pub(crate) const IDLE_ENTRIES: u32 = 4096;
-/// The process lends at least this much to caches and depots …
+/// The process lends at least this much to caches …
 pub(crate) const LEND_MIN_BYTES: usize = if UNSIZED { 16 << 20 } else { 4 << 20 };
+/// … and to caches and depots together this much: what lies in a depot waits for somebody who needs just that, and in a program with one thread
+/// nobody does …
+pub(crate) const DEPOT_LEND_MIN_BYTES: usize = 4 << 20;
 /// … or this share of what is live, whichever is more.
 pub(crate) const LEND_LIVE_SHARE: usize = if UNSIZED { 4 } else { 8 };
 

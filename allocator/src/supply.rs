@@ -14,7 +14,7 @@ use crate::central::seed::Seed;
 use crate::central::within::class_of_span;
 use crate::central::{Central, Ground, inspect, inspect_all, whole_record};
 use crate::config::{
-    DEPOT_CHARGE_BYTES_MIN, DEPOT_SLOT_BYTES, DEPOT_SLOTS, IDLE_TICKS, LEASE_BYTES, LEND_LIVE_SHARE, LEND_MIN_BYTES,
+    DEPOT_CHARGE_BYTES_MIN, DEPOT_LEND_MIN_BYTES, DEPOT_SLOT_BYTES, DEPOT_SLOTS, IDLE_TICKS, LEASE_BYTES, LEND_LIVE_SHARE,
     MAGAZINE_BLOCKS_MAX, MAGAZINE_BLOCKS_MIN, STACK_BLOCKS_MIN, STACK_BYTES_TARGET, STACK_FIRST_BYTES,
 };
 use crate::counters::{Counters, Event};
@@ -244,7 +244,7 @@ impl Supply {
         let mut offered = depot.put(magazine, here, usable, &mut waited);
         if let Err(magazine) = offered {
             let more = LEASE_BYTES.div_ceil(charge_bytes(class)).max(magazine.count());
-            offered = if self.lend(more * charge_bytes(class)) {
+            offered = if self.lend(more * charge_bytes(class), DEPOT_LEND_MIN_BYTES) {
                 depot.raise_bound(here, more);
                 depot.put(magazine, here, usable, &mut waited)
             } else {
@@ -457,13 +457,13 @@ impl Supply {
 
     // ---- lending ---------------------------------------------------------------------------------------------------
 
-    /// Lends bytes to a cache or a depot, if the process can afford it.
-    pub(crate) fn lend(&self, bytes: usize) -> bool {
+    /// Lends bytes to a cache or a depot, if the process can afford it: as long as all loans are at most `least`, or a share of what is live.
+    pub(crate) fn lend(&self, bytes: usize, least: usize) -> bool {
         // Near the soft limit, caches and depots are the first to do with less.
         if self.page_heap.marks.is_near(self.page_heap.held()) {
             return false;
         }
-        let most = LEND_MIN_BYTES.max(self.page_heap.in_use() / LEND_LIVE_SHARE);
+        let most = least.max(self.page_heap.in_use() / LEND_LIVE_SHARE);
         // Relaxed: an allowance; passing it by a lease or two at the same instant does no harm.
         let lent = self.lent.load(Ordering::Relaxed);
         if lent + bytes > most {

@@ -7,7 +7,7 @@ use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 
 use crate::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use crate::config::{BUDGET_AT_BIRTH_BYTES, BUDGET_EARNED_PER_BYTES, BUDGET_MAX_BYTES, IDLE_TICKS, LEASE_BYTES};
+use crate::config::{BUDGET_AT_BIRTH_BYTES, BUDGET_EARNED_PER_BYTES, BUDGET_MAX_BYTES, IDLE_TICKS, LEASE_BYTES, LEND_MIN_BYTES};
 use crate::counters::Counters;
 use crate::limit::Patience;
 use crate::size_class::{SLOT_WORDS, Shape, SizeClass};
@@ -231,7 +231,7 @@ impl Record {
                 return false;
             }
             let lease = (wanted - has).next_multiple_of(LEASE_BYTES);
-            if !supply.lend(lease) {
+            if !supply.lend(lease, LEND_MIN_BYTES) {
                 return false;
             }
             self.leased.store(leased + lease, Ordering::Relaxed);
