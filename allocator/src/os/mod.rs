@@ -44,7 +44,7 @@ pub(crate) use system::{
     use_small_pages, wait_for, write_error,
 };
 
-#[cfg(any(freestone_c, test))]
+#[cfg(all(not(loom), any(freestone_c, test)))]
 pub(crate) use system::map_untouchable;
 #[cfg(freestone_c)]
 pub(crate) use system::set_errno;
