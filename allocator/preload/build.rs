@@ -11,6 +11,9 @@ fn main() {
         "-Wl,-soname,libfreestone.so",
         // The program holds blocks of ours, and threads run our destructors: never unloaded.
         "-Wl,-z,nodelete",
+        // Our constructor runs before those of all other libraries: handlers around `fork` that one of these registers before anybody allocates
+        // would otherwise run while ours hold all locks, and get no memory. In glibc before 2.34 libpthread has this place.
+        "-Wl,-z,initfirst",
         // Nothing of ours is looked up for the first time in a signal handler, or in the child of a fork.
         "-Wl,-z,now",
         // Libraries that are not used need not be loaded into every process.

@@ -604,12 +604,14 @@ fn reap_unnoticed() {
         return;
     }
     let mut found = 0;
+    let process = os::process_id();
     // One that was left in the middle of a change is of no use.
     let is_whole = |record: &Record| !record.is_being_changed() || record.recalled.load(Ordering::Relaxed) != 0;
     for record in HEAP.registry.records().filter(|record| record.life() == Life::Active && is_whole(record)) {
         let thread = record.thread.load(Ordering::Relaxed);
         // Two newborns may look at the same time; only the one that changes the number has the record.
         if thread != 0
+            && record.process.load(Ordering::Relaxed) == process
             && os::thread_is_gone(thread)
             && record.thread.compare_exchange(thread, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
         {
@@ -925,6 +927,10 @@ pub(crate) fn recent_pauses(into: &mut [Pause]) -> usize {
 
 /// The options in force.
 pub(crate) fn configuration() -> Options {
+    if is_busy(word::load()) {
+        // A signal handler that interrupted a slow path, whose locks it would wait for.
+        return Options::DEFAULT;
+    }
     undisturbed(options_in_force)
 }
 
@@ -1093,6 +1099,7 @@ fn leave_others_behind() {
         // Relaxed, here and below: this is the only thread.
         if record.life() == Life::Active && mine.is_some_and(|mine| core::ptr::eq(mine, record)) {
             record.thread.store(os::thread_id(), Ordering::Relaxed);
+            record.process.store(os::process_id(), Ordering::Relaxed);
         } else if record.life() == Life::Active || (record.life() == Life::Pooled && record.is_being_changed()) {
             orphan(record);
         }

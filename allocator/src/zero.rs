@@ -77,8 +77,11 @@ impl ZeroBlocks {
     }
 
     fn settle(&self, handed: &mut Handed, meta: &Meta) -> Option<&'static [AtomicU64; WORDS]> {
+        // What was had the last time stays: where memory is out, this is tried again and again.
+        if self.start.load(Ordering::Relaxed) == 0 {
+            self.start.store(os::map_untouchable(STRETCH_BYTES)?, Ordering::Relaxed);
+        }
         let memory = meta.take(size_of::<[AtomicU64; WORDS]>(), align_of::<AtomicU64>())?;
-        self.start.store(os::map_untouchable(STRETCH_BYTES)?, Ordering::Relaxed);
         // SAFETY: so many zeros, aligned, ours for good (I-forever).
         let bits: &'static [AtomicU64; WORDS] = unsafe { memory.cast().as_ref() };
         handed.bits = Some(bits);

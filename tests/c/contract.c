@@ -524,6 +524,10 @@ static void all_with_all(void)
     free(NULL);
     cfree(NULL);
     free_sized(NULL, 100);
+    /* A block that shrinks a little stays where it is. */
+    static const size_t shrinks[][2] = { { 1024, 800 }, { 200, 160 }, { 60000, 50000 }, { 300000, 270000 }, { 30 * MiB, 29 * MiB } };
+    for (size_t nth = 0; nth < sizeof shrinks / sizeof *shrinks; nth++)
+        free_sized(realloc(malloc(shrinks[nth][0]), shrinks[nth][1]), shrinks[nth][1]);
     free_aligned_sized(NULL, 64, 100);
     CHECK(malloc_usable_size(NULL) == 0);
     KEEPS_ERRNO;

@@ -92,6 +92,22 @@ fn a_signal_handler_forks_whatever_it_interrupted() {
     has_children("forks_in_handlers", 100);
 }
 
+#[test]
+fn a_process_that_nobody_told_of_has_threads() {
+    let program = Program::new("clone.c", Joined::Preloaded, Library::Usual);
+    for _ in 0..5 {
+        assert_eq!(runs(&mut program.command()).out, "kept\n");
+    }
+}
+
+#[test]
+fn handlers_around_fork_that_came_first_allocate() {
+    let library = Program::plugin("handlers.c", &["-DLIBRARY"]);
+    let library = library.to_str().expect("a path in UTF-8");
+    let program = Program::with_flags("handlers.c", Joined::Preloaded, Library::Usual, &[library]);
+    assert_eq!(runs(&mut program.command()).out, "kept\n");
+}
+
 /// Closing measurement: 100,000.
 #[test]
 fn many_threads_come_and_go_and_leave_nothing() {

@@ -1,6 +1,7 @@
 //! Floor 11. What the functions of C do with blocks. A free says nothing but an address; so the class comes from one byte of a side table
 //! ([`heap::inline_class_at`]), and everything else from the slow path. Blocks are aligned to 16; classes that are no multiple of that stay unused.
 
+use core::ffi::{c_char, c_int};
 use core::ptr::{self, NonNull};
 
 use crate::config::CHECKED;
@@ -31,9 +32,10 @@ fn panicked(_: &core::panic::PanicInfo<'_>) -> ! {
 #[used]
 // SAFETY: a function of the type that the loader expects.
 #[unsafe(link_section = ".init_array")]
-static WHEN_LOADED: extern "C" fn() = when_loaded;
+static WHEN_LOADED: extern "C" fn(c_int, *const *const c_char, *mut *const c_char) = when_loaded;
 
-extern "C" fn when_loaded() {
+extern "C" fn when_loaded(_count: c_int, _arguments: *const *const c_char, environment: *mut *const c_char) {
+    os::hand_environment(environment);
     heap::is_bypassed(&OPTIONS);
 }
 
@@ -260,7 +262,10 @@ pub(crate) fn check_size(block: *mut u8, size: usize, align: usize) {
     }
     let claimed = if align > ALIGN_MAX { None } else { SizeClass::of(size, align.max(C_ALIGN)) };
     let is_so = match Block::at(address) {
-        Block::Class(class) => claimed == Some(class),
+        // `realloc` leaves a block where it is that shrinks a little.
+        Block::Class(class) => claimed.is_some_and(|claimed| fits(class, claimed, size)),
+        // No bytes: a signal handler that interrupted a slow path may not ask.
+        Block::Large { bytes: 0 } => true,
         Block::Large { bytes } => claimed.is_none() && size <= bytes,
         Block::Zero => false,
         Block::Foreign => true,

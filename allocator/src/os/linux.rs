@@ -5,7 +5,7 @@ use core::ffi::CStr;
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
 use super::MapError;
 
@@ -227,6 +227,12 @@ pub(crate) fn thread_id() -> u32 {
     unsafe { libc::syscall(libc::SYS_gettid) as u32 }
 }
 
+/// The kernel's number of the calling process.
+pub(crate) fn process_id() -> u32 {
+    // SAFETY: always allowed.
+    unsafe { libc::getpid() as u32 }
+}
+
 /// Has the thread with this number ended? `false` also when its number was given out again.
 pub(crate) fn thread_is_gone(thread: u32) -> bool {
     // SAFETY: always allowed.
@@ -277,7 +283,9 @@ pub(crate) fn environment(name: &CStr) -> Option<&'static [u8]> {
     }
     // SAFETY: read once; the C library sets it before it runs anything of the program's.
     if unsafe { environ }.is_null() {
-        return early_environment(name.to_bytes());
+        // Relaxed: set by the only thread there is at that time.
+        let handed = HANDED.load(Ordering::Relaxed);
+        return if handed.is_null() { early_environment(name.to_bytes()) } else { handed_environment(handed, name.to_bytes()) };
     }
     // SAFETY: `name` ends with a zero byte. A program that changes its environment at the same time is already in breach of
     // `setenv`'s contract; this runs at the process's first allocation, usually before `main`.
@@ -287,6 +295,33 @@ pub(crate) fn environment(name: &CStr) -> Option<&'static [u8]> {
     }
     // SAFETY: `getenv` returns a string that ends with a zero byte and stays where it is unless the program replaces it.
     Some(unsafe { CStr::from_ptr(value) }.to_bytes())
+}
+
+/// What the loader handed to our constructor, which runs before the C library's own has set `environ`.
+static HANDED: AtomicPtr<*const libc::c_char> = AtomicPtr::new(ptr::null_mut());
+
+/// Remembers the environment until the C library does.
+#[cfg(freestone_c)]
+pub(crate) fn hand_environment(handed: *mut *const libc::c_char) {
+    HANDED.store(handed, Ordering::Relaxed);
+}
+
+#[cold]
+fn handed_environment(mut entry: *const *const libc::c_char, name: &[u8]) -> Option<&'static [u8]> {
+    loop {
+        // SAFETY: an array that ends with a null.
+        let text = unsafe { entry.read() };
+        if text.is_null() {
+            return None;
+        }
+        // SAFETY: of strings that end with a zero byte, on the stack of the process.
+        let text = unsafe { CStr::from_ptr(text) }.to_bytes();
+        if let Some(value) = text.strip_prefix(name).and_then(|rest| rest.strip_prefix(b"=")) {
+            return Some(value);
+        }
+        // SAFETY: not the last one.
+        entry = unsafe { entry.add(1) };
+    }
 }
 
 unsafe extern "C" {

@@ -40,14 +40,14 @@ pub(crate) use system::{cycles, wait, wake_one};
 pub(crate) use system::{
     KeepErrno, abort, address_space_is_limited, allow_barriers, at_fork, barrier, environment, exit, exit_key, exit_value,
     extend_mapping, has_threads, is_mapped, map_anywhere, map_at, memory_bytes, move_mapping, name_thread, now_ns, page_bytes,
-    populate, processor, purge, random, read_file, set_exit_value, spawn, thread_id, thread_is_gone, unmap, use_huge_pages,
-    use_small_pages, wait_for, write_error,
+    populate, process_id, processor, purge, random, read_file, set_exit_value, spawn, thread_id, thread_is_gone, unmap,
+    use_huge_pages, use_small_pages, wait_for, write_error,
 };
 
 #[cfg(all(not(loom), any(freestone_c, test)))]
 pub(crate) use system::map_untouchable;
 #[cfg(freestone_c)]
-pub(crate) use system::set_errno;
+pub(crate) use system::{hand_environment, set_errno};
 
 /// How often the system runs the destructors of a dying thread before it gives up (`PTHREAD_DESTRUCTOR_ITERATIONS`).
 /// `ThreadSanitizer` takes its own leave in the last one, and nothing that it watches may run after that.

@@ -13,12 +13,12 @@ use std::sync::{Arc, Mutex};
 
 use super::{MapError, linux};
 
-#[cfg(freestone_c)]
-pub(crate) use linux::set_errno;
 pub(crate) use linux::{
     KeepErrno, abort, at_fork, exit, exit_key, exit_value, has_threads, is_mapped, map_untouchable, name_thread, page_bytes,
-    processor, set_exit_value, thread_id, thread_is_gone, wait, wait_for, wake_one, write_error,
+    process_id, processor, set_exit_value, thread_id, thread_is_gone, wait, wait_for, wake_one, write_error,
 };
+#[cfg(freestone_c)]
+pub(crate) use linux::{hand_environment, set_errno};
 
 /// Which calls fail. Calls that can fail are numbered from zero, in the order in which a world sees them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -86,6 +86,7 @@ pub(crate) fn birth(registry: &Registry<Record>, supply: &Supply) -> Option<&'st
     // Relaxed: the owner's own fields. Whoever looks for dead threads reads them after `life`, whose Release publishes them; the child of a
     // fork is the only thread.
     record.thread.store(os::thread_id(), Ordering::Relaxed);
+    record.process.store(os::process_id(), Ordering::Relaxed);
     record.exit_rounds.store(0, Ordering::Relaxed);
     record.set_life(Life::Active);
     Some(record)

@@ -122,6 +122,9 @@ pub(crate) struct Record {
     pub(crate) pooled_before: AtomicPtr<Record>,
     /// The kernel's number of the owner; 0: it has ended.
     pub(crate) thread: AtomicU32,
+    /// The kernel's number of the process that the owner was in when it got the record. Another one in a process that was made without our
+    /// knowing (a bare `clone`), and after a birth in the child of a `vfork`: there `thread` says nothing.
+    pub(crate) process: AtomicU32,
     /// When it was pooled.
     pub(crate) pooled_tick: AtomicU32,
     life: AtomicU8,
