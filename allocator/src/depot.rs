@@ -92,6 +92,8 @@ struct Shard {
     shelved: AtomicUsize,
     /// Blocks that may be on the shelf.
     bound: AtomicUsize,
+    /// Magazines were taken here since the bound was raised the last time: 1.
+    taken: AtomicUsize,
     shelf: Lock<Shelf>,
 }
 
@@ -102,6 +104,7 @@ impl Shard {
                 slots: SwapSlots::new(),
                 shelved: AtomicUsize::new(0),
                 bound: AtomicUsize::new(0),
+                taken: AtomicUsize::new(0),
                 shelf: Lock::new(rank, Shelf { stack: Stack::new(), blocks: 0 }),
             }
         }
@@ -109,7 +112,12 @@ impl Shard {
 
     #[inline]
     fn take(&self, waited: &mut u64) -> Option<Magazine> {
-        self.slots.take().or_else(|| self.take_shelved(waited))
+        let magazine = self.slots.take().or_else(|| self.take_shelved(waited))?;
+        // Relaxed, here and below: a hint. The cache line is this processor's since the exchange.
+        if self.taken.load(Ordering::Relaxed) == 0 {
+            self.taken.store(1, Ordering::Relaxed);
+        }
+        Some(magazine)
     }
 
     fn take_shelved(&self, waited: &mut u64) -> Option<Magazine> {
@@ -182,6 +190,12 @@ impl Depot {
         self.0[here % DEPOT_SHARDS].put(magazine, usable, waited)
     }
 
+    /// Is what lies here of use to anybody? So it is at first, and then as long as something was taken since [`raise_bound`](Self::raise_bound).
+    pub(crate) fn is_in_demand(&self, here: usize) -> bool {
+        let shard = &self.0[here % DEPOT_SHARDS];
+        shard.bound.load(Ordering::Relaxed) == 0 || shard.taken.swap(0, Ordering::Relaxed) != 0
+    }
+
     /// Allows `more` blocks on the shelf here.
     pub(crate) fn raise_bound(&self, here: usize, more: usize) {
         // Relaxed: an allowance orders nothing.
@@ -226,3 +240,27 @@ impl Depot {
 
 #[cfg(all(test, loom))]
 mod model;
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::meta::Meta;
+
+    #[test]
+    fn what_nobody_takes_is_in_no_demand() {
+        let (depot, meta) = (Depot::full(), Meta::new());
+        let magazine = || {
+            let memory = meta.take(Magazine::bytes(4), align_of::<usize>()).expect("there is memory");
+            // SAFETY: so many zeros, aligned, and ours for good.
+            unsafe { Magazine::new(memory, 4) }
+        };
+        assert!(depot.is_in_demand(0), "nobody knows yet");
+        depot.raise_bound(0, 4);
+        assert!(!depot.is_in_demand(0));
+        depot.put(magazine(), 0, 1, &mut 0).expect("there is room");
+        assert!(!depot.is_in_demand(0));
+        assert!(depot.take(0, &mut 0).is_some());
+        assert!(depot.is_in_demand(0));
+        assert!(!depot.is_in_demand(0), "that was said once");
+    }
+}

@@ -15,7 +15,7 @@ use crate::central::within::class_of_span;
 use crate::central::{Central, Ground, inspect, inspect_all, whole_record};
 use crate::config::{
     DEPOT_CHARGE_BYTES_MIN, DEPOT_LEND_MIN_BYTES, DEPOT_SLOT_BYTES, DEPOT_SLOTS, IDLE_TICKS, LEASE_BYTES, LEND_LIVE_SHARE,
-    MAGAZINE_BLOCKS_MAX, MAGAZINE_BLOCKS_MIN, STACK_BLOCKS_MIN, STACK_BYTES_TARGET, STACK_FIRST_BYTES,
+    MAGAZINE_BLOCKS_MAX, MAGAZINE_BLOCKS_MIN, STACK_BLOCKS_MIN, STACK_BYTES_TARGET, STACK_FIRST_BYTES, UNSIZED,
 };
 use crate::counters::{Counters, Event};
 use crate::depot::Depot;
@@ -244,7 +244,9 @@ impl Supply {
         let mut offered = depot.put(magazine, here, usable, &mut waited);
         if let Err(magazine) = offered {
             let more = LEASE_BYTES.div_ceil(charge_bytes(class)).max(magazine.count());
-            offered = if self.lend(more * charge_bytes(class), DEPOT_LEND_MIN_BYTES) {
+            // In C a thread keeps more for itself, and one that frees what nobody takes had better give it to central, where other classes get the pages.
+            let is_of_use = !UNSIZED || depot.is_in_demand(here);
+            offered = if is_of_use && self.lend(more * charge_bytes(class), DEPOT_LEND_MIN_BYTES) {
                 depot.raise_bound(here, more);
                 depot.put(magazine, here, usable, &mut waited)
             } else {
