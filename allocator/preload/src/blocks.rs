@@ -265,10 +265,9 @@ pub(crate) fn check_size(block: *mut u8, size: usize, align: usize) {
         // `realloc` leaves a block where it is that shrinks a little.
         Block::Class(class) => claimed.is_some_and(|claimed| fits(class, claimed, size)),
         // No bytes: a signal handler that interrupted a slow path may not ask.
-        Block::Large { bytes: 0 } => true,
+        Block::Large { bytes: 0 } | Block::Foreign => true,
         Block::Large { bytes } => claimed.is_none() && size <= bytes,
         Block::Zero => false,
-        Block::Foreign => true,
     };
     if !is_so {
         misuse(Misuse::SizeMismatch, address, claimed.map(SizeClass::index), size);
