@@ -216,9 +216,10 @@ fn look_around(record: Option<&Record>, is_time: bool) -> bool {
         }
         if urged || ticked || scavenger.has_more(now_ns) {
             let slice_ns = if urged { ASSIST_SLICE_NS } else { RELEASE_SLICE_NS };
+            let began_cpu_ns = if urged { os::thread_cpu_ns() } else { 0 };
             let _ = scavenger.work(slice_ns, house());
             if urged {
-                spend(record, now_ns);
+                spend(record, began_cpu_ns);
             }
         }
     }
@@ -248,12 +249,11 @@ fn patient(record: Option<&Record>, now_ns: u64) -> bool {
     allows
 }
 
-/// It was, since `began_ns`.
-fn spend(record: Option<&Record>, began_ns: u64) {
+/// It was, since it had used this processor for `began_cpu_ns`. What others use it for meanwhile is no reason to do less.
+fn spend(record: Option<&Record>, began_cpu_ns: u64) {
     let Some(record) = record else { return };
-    let now_ns = os::now_ns();
     let mut patience = record.patience();
-    patience.spent(now_ns.saturating_sub(began_ns), now_ns);
+    patience.spent(os::thread_cpu_ns().saturating_sub(began_cpu_ns), os::now_ns());
     record.set_patience(patience);
 }
 
@@ -269,12 +269,13 @@ fn assist(record: Option<&Record>, now_ns: u64) {
         exceeded();
         return;
     }
+    let began_cpu_ns = os::thread_cpu_ns();
     let released = HEAP.scavenger.assist(debt, &HEAP.supply);
     HEAP.guard.assists.fetch_add(1, Ordering::Relaxed);
     if released < debt {
         exceeded();
     }
-    spend(record, now_ns);
+    spend(record, began_cpu_ns);
 }
 
 /// Outside of any slow path: wakes or starts the background thread, or does for it what cannot wait.
