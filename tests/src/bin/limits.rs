@@ -71,7 +71,7 @@ impl Stock {
 /// gives back.
 fn soft() {
     const LIMIT: usize = 96 * MIB;
-    const MOST: usize = LIMIT + LIMIT / 20 + 16 * MIB;
+    const MORE: usize = LIMIT / 20 + 16 * MIB;
     const THREADS: usize = 8;
     drop(take(1));
     control::set_retain(Retain::Keep);
@@ -113,13 +113,15 @@ fn soft() {
     let now = snapshot();
     let given_back = [PauseKind::Release, PauseKind::Assist].map(|kind| now.pauses[kind as usize].bytes);
     println!("{given_back:?}, {:?}", now.limits);
-    assert!(highest <= MOST, "{highest}");
+    assert!(highest <= LIMIT.max(accounts.live + accounts.holes) + MORE, "{highest}");
+    assert!(accounts.dirty + accounts.thread_cached + accounts.depot <= MORE, "{accounts:?}");
     assert!(now.limits.assists > 0 || given_back.iter().sum::<u64>() > 0, "something was done about it");
     assert_eq!(now.live_blocks(), 0);
 }
 
 /// What lives is four fifths of the soft limit, but in other sizes all the time: what is free is free in the wrong places, in depots and in spans
-/// of sizes that are not wanted any more.
+/// of sizes that are not wanted any more. Free blocks between live ones cannot be given back (a third of what lives, when it goes fast), and the limit
+/// is passed by them; by nothing else.
 fn soft_in_other_sizes() {
     const LIMIT: usize = 96 * MIB;
     const MOST: usize = LIMIT + LIMIT / 20 + 16 * MIB;
@@ -139,17 +141,20 @@ fn soft_in_other_sizes() {
             left.fetch_sub(1, Ordering::Relaxed);
         }
     };
-    let mut highest = 0;
+    let (mut highest, mut accounts) = (0, snapshot().bytes);
     thread::scope(|scope| {
         let workers: Vec<_> = (0..THREADS as u64).map(|nth| scope.spawn(worker(nth))).collect();
         while left.load(Ordering::Relaxed) > 0 {
-            highest = highest.max(resident_anonymous_bytes());
+            let (resident, bytes) = (resident_anonymous_bytes(), snapshot().bytes);
+            if resident > highest {
+                (highest, accounts) = (resident, bytes);
+            }
             thread::sleep(Duration::from_millis(5));
         }
         join_all(workers);
     });
     let now = snapshot();
-    println!("highest {} KiB, {:?}", highest >> 10, now.limits);
+    println!("highest {} KiB: {accounts:?}, {:?}", highest >> 10, now.limits);
     assert!(highest <= MOST, "{highest}");
     assert_eq!(now.live_blocks(), 0);
 }
