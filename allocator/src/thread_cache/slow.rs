@@ -417,6 +417,9 @@ fn give_left(class: SizeClass, left: [Option<NonNull<u8>>; 2], supply: &Supply) 
 
 // ---- stack ---------------------------------------------------------------------------------------------------------
 
+/// Bytes of a cache line.
+const LINE_BYTES: usize = 64;
+
 /// The stack is dry, or its armed allocations are used up.
 #[inline(never)]
 pub(crate) fn refill_stack(
@@ -459,8 +462,8 @@ pub(crate) fn refill_stack(
                 got
             }
             None => {
-                // Half of what it may hold, so that the next free finds room.
-                let wanted = (depth / 2).max(1).min(magazine.capacity());
+                // Half of what it may hold, so that the next free finds room; but a cache line at least, or two threads that are new write to the same.
+                let wanted = (depth / 2).max((LINE_BYTES / class.bytes()).max(1)).min(magazine.capacity());
                 let room = &mut magazine.room()[..wanted];
                 household.counters().count_alone(Event::Refill);
                 let got = supply.refill(class, room);
