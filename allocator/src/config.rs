@@ -74,8 +74,8 @@ pub(crate) const LEND_LIVE_SHARE: usize = if UNSIZED { 4 } else { 8 };
 /// One exchange in so many is checked block by block. At 16 it costs up to 7 % of a loop that does nothing else, and elsewhere less than can
 /// be measured; checking all costs 1.3–1.5 ×.
 pub(crate) const EXCHANGE_CHECK_PERIOD: u32 = 16;
-/// Of a stack, so many blocks are checked at such an occasion, those that were freed last: a stack is long, and not all of it moves. All of them where
-/// every exchange is checked.
+/// Of a stack, so many blocks are checked at such an occasion, those that were freed last: a stack is long, and not all of it moves. Where every exchange is
+/// checked, twice as many as are allocated between two.
 pub(crate) const STACK_CHECK_BLOCKS: usize = 64;
 /// A stack has no exchanges; its down-counter is armed with this many allocations, and re-arming counts as an exchange.
 pub(crate) const STACK_ARMED: usize = 256;

@@ -486,7 +486,8 @@ fn turn_stack(hot: &StackSlot, cold: &ColdSlot, class: SizeClass, household: &im
     cold.quick_turns.store(turns, Ordering::Relaxed);
     if u32::from(turns).is_multiple_of(EXCHANGE_CHECK_PERIOD) || supply.checks_every_exchange() {
         let blocks = stack_blocks(hot);
-        let newest = if supply.checks_every_exchange() { blocks.len() } else { STACK_CHECK_BLOCKS.min(blocks.len()) };
+        let most = if supply.checks_every_exchange() { 2 * STACK_ARMED_CHECKED } else { STACK_CHECK_BLOCKS };
+        let newest = most.min(blocks.len());
         supply.check_blocks(class, &blocks[blocks.len() - newest..]);
     }
 }
