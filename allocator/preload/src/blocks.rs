@@ -27,7 +27,8 @@ fn panicked(_: &core::panic::PanicInfo<'_>) -> ! {
     crate::fatal::broken("an assertion failed")
 }
 
-/// Run by the loader before anything of the program's. Handlers around `fork` run inside those that were registered before them, and the program's
+/// Run by the loader before the constructors of all other libraries (`-z initfirst`); in a program that is linked with the archive, among its own.
+/// Handlers around `fork` run inside those that were registered before them, and the program's
 /// may allocate: ours must be the innermost, which it would not be if the program registers before it allocates.
 #[used]
 // SAFETY: a function of the type that the loader expects.
