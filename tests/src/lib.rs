@@ -15,10 +15,12 @@ pub mod c;
 pub mod oracle;
 mod random;
 mod small;
+mod stopped;
 
 pub use block::Block;
 pub use random::Random;
 pub use small::run_small_program;
+pub use stopped::Stopped;
 
 /// The seed of this run: from `SEED` in the environment, or one that differs from run to run. Printed, so that a failure can be replayed.
 #[must_use]

@@ -3,25 +3,7 @@
 
 use Stopped::{AtCentral, AtTheCall, Never, WithinAThousand};
 use freestone_tests::c::{Joined, Library, Program, runs};
-use freestone_tests::{Ending, run};
-
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Stopped {
-    AtTheCall,
-    WithinAThousand,
-    AtCentral,
-    Never,
-}
-
-fn stopped(ending: &Ending) -> Stopped {
-    match (ending.code, ending.out.as_str()) {
-        (Some(0), "done wrong\nwent on\nall back\n") => Never,
-        (None, "") => AtTheCall,
-        (None, "done wrong\n") => WithinAThousand,
-        (None, "done wrong\nwent on\n") => AtCentral,
-        _ => panic!("unexpected ending: {ending:?}"),
-    }
-}
+use freestone_tests::{Ending, Stopped, run};
 
 const SIZES: [usize; 3] = [64, 4096, 256 << 10];
 
@@ -58,7 +40,7 @@ fn stops(library: Library, options: &str) -> Vec<(&'static str, usize, Stopped)>
     for (size, nth) in SIZES.into_iter().zip(0..) {
         for (what, kind, _) in CLASSICS {
             let ending = run(program.command().args([what, &size.to_string()]).env("FREESTONE", options));
-            let when = stopped(&ending);
+            let when = Stopped::of(&ending);
             if when == Never {
                 assert_eq!(ending.err, "");
             } else {
@@ -67,7 +49,7 @@ fn stops(library: Library, options: &str) -> Vec<(&'static str, usize, Stopped)>
             found.push((what, nth, when));
         }
         let innocent = run(program.command().args(["nothing", &size.to_string()]).env("FREESTONE", options));
-        assert_eq!((stopped(&innocent), innocent.err.as_str()), (Never, ""), "{innocent:?}");
+        assert_eq!((Stopped::of(&innocent), innocent.err.as_str()), (Never, ""), "{innocent:?}");
     }
     found
 }
@@ -142,13 +124,13 @@ fn other_wrong_calls_are_stopped_at_the_call() {
         for (what, size, kind) in cases {
             let ending = run(program.command().args([what, &size.to_string()]));
             let what = format!("{what} of {size} B");
-            assert_eq!(stopped(&ending), AtTheCall, "{what}: {ending:?}");
+            assert_eq!(Stopped::of(&ending), AtTheCall, "{what}: {ending:?}");
             check_line(&ending, kind, &what);
         }
         // Of a block beyond the classes any size is right that it has.
         for (right, size) in [("sized-same-class", 100), ("sized-same-class", 3 << 20), ("sized-too-small", 3 << 20)] {
             let ending = run(program.command().args([right, &size.to_string()]));
-            assert_eq!((stopped(&ending), ending.err.as_str()), (Never, ""), "{right} of {size} B");
+            assert_eq!((Stopped::of(&ending), ending.err.as_str()), (Never, ""), "{right} of {size} B");
         }
     }
 }
@@ -161,7 +143,7 @@ fn a_slot_that_was_never_handed_out_is_not_taken_back() {
         let program = Program::new("misuse.c", Joined::Preloaded, library);
         for size in [64, 1000, 4096, 100 << 10] {
             let ending = run(program.command().args(["never-handed-out", &size.to_string()]).env("FREESTONE", options));
-            assert!(stopped(&ending) <= latest, "{size} B: {ending:?}");
+            assert!(Stopped::of(&ending) <= latest, "{size} B: {ending:?}");
             // To central a block that was never out is as free as one that came back.
             let kind = if ending.err.contains("double free") { "double free" } else { "invalid free" };
             check_line(&ending, kind, &format!("{size} B"));

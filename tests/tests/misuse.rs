@@ -3,25 +3,7 @@
 
 use std::process::Command;
 
-use freestone_tests::{Build, Ending, build, run};
-
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Stopped {
-    AtTheCall,
-    WithinAThousand,
-    AtCentral,
-    Never,
-}
-
-fn stopped(ending: &Ending) -> Stopped {
-    match (ending.code, ending.out.as_str()) {
-        (Some(0), "done wrong\nwent on\nall back\n") => Stopped::Never,
-        (None, "") => Stopped::AtTheCall,
-        (None, "done wrong\n") => Stopped::WithinAThousand,
-        (None, "done wrong\nwent on\n") => Stopped::AtCentral,
-        _ => panic!("unexpected ending: {ending:?}"),
-    }
-}
+use freestone_tests::{Build, Stopped, build, run};
 
 const CASES: [(&str, &[&str]); 10] = [
     ("double-at-once", &["double free"]),
@@ -41,7 +23,7 @@ fn check(mode: &str, build_as: Build, environment: &str, latest: impl Fn(&str, u
     for size in [64, 4096, 256 << 10] {
         for (case, kinds) in CASES {
             let ending = run(Command::new(&program).args([case, &size.to_string()]).env("FREESTONE", environment));
-            let when = stopped(&ending);
+            let when = Stopped::of(&ending);
             assert!(when <= latest(case, size), "{mode}: {case} of {size} B was stopped {when:?}: {ending:?}");
             assert_eq!(ending.signal, Some(libc::SIGABRT), "{mode}: {case} of {size} B: {ending:?}");
             let line = ending.err.trim_end();
@@ -53,7 +35,7 @@ fn check(mode: &str, build_as: Build, environment: &str, latest: impl Fn(&str, u
             assert!(line.len() < 512, "{line:?}");
         }
         let innocent = run(Command::new(&program).args(["nothing", &size.to_string()]).env("FREESTONE", environment));
-        assert_eq!(stopped(&innocent), Stopped::Never, "{mode}: {innocent:?}");
+        assert_eq!(Stopped::of(&innocent), Stopped::Never, "{mode}: {innocent:?}");
         assert_eq!(innocent.err, "");
     }
 }
