@@ -41,7 +41,7 @@ pub(crate) enum Rank {
     PageHeap,
     /// The huge slots.
     Huge,
-    /// The blocks without bytes.
+    /// The blocks without bytes. Held once across the call that maps their addresses, before there are any.
     #[cfg_attr(not(any(freestone_c, test)), expect(dead_code, reason = "only C has them"))]
     Zero,
     /// A shelf of magazines without blocks.

@@ -1,31 +1,15 @@
 //! The program as somebody meets it: what it says when asked for what there is not, what it prints of a kept file, and that a subject
 //! that crashes, never ends or computes nonsense is shown and does not stop the others.
 
+mod common;
+
 use std::fmt::Write;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-fn harness(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_freestone-bench")).args(arguments).output().expect("the harness was built")
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).expect("text")
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).expect("text")
-}
-
-/// An empty folder.
-fn folder(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(&folder).expect("cargo gives tests a folder");
-    folder
-}
+use common::{folder, harness, stderr, stdout};
 
 fn file(name: &str, text: &str) -> String {
     let path = folder(name).join("kept.jsonl");

@@ -1,32 +1,15 @@
 //! What is preloaded, as somebody meets it: what is said when asked for what there is not, that a library that does not serve memory is
 //! found out, and that processes are measured for themselves.
 
+mod common;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 use std::thread;
 use std::time::{Duration, Instant};
 
-fn harness(arguments: &[&str]) -> Output {
-    let mut harness = Command::new(env!("CARGO_BIN_EXE_freestone-bench"));
-    harness.args(arguments).env_remove("LD_PRELOAD").output().expect("the harness was built")
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).expect("text")
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).expect("text")
-}
-
-/// An empty folder.
-fn folder(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(&folder).expect("cargo gives tests a folder");
-    folder
-}
+use common::{folder, harness, stderr, stdout};
 
 /// A session on the C library's malloc alone, kept in an empty folder.
 fn session(folder: &Path, arguments: &[&str]) -> Output {
