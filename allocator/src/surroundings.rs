@@ -30,12 +30,19 @@ pub(crate) fn memory_bytes() -> Option<usize> {
     (least != usize::MAX).then_some(least)
 }
 
-/// What is resident of the process and backed by no file, in bytes.
-pub(crate) fn resident_bytes() -> Option<usize> {
+/// What is resident of the process, and how much of that is backed by files or shared, in bytes: by the kernel's quick count, which may be off
+/// by some pages per thread.
+pub(crate) fn resident() -> Option<[usize; 2]> {
     let mut text = [0; 128];
     let mut numbers = os::read_file(c"/proc/self/statm", &mut text)?.split(|&byte| byte == b' ');
     let (resident, of_files) = (numbers.nth(1).and_then(number)?, numbers.next().and_then(number)?);
-    Some(resident.saturating_sub(of_files) as usize * os::page_bytes())
+    Some([resident as usize * os::page_bytes(), of_files as usize * os::page_bytes()])
+}
+
+/// What is resident of the process and backed by no file, in bytes.
+pub(crate) fn resident_bytes() -> Option<usize> {
+    let [total, of_files] = resident()?;
+    Some(total.saturating_sub(of_files))
 }
 
 /// For how many percent of the last ten seconds some program of the control group, or where there is none of the machine, waited for memory.

@@ -6,12 +6,12 @@ use freestone::Freestone;
 static GLOBAL: Freestone = Freestone::new();
 
 fn main() {
-    let before = freestone_stats::read();
+    let before = freestone_stats::snapshot();
     let mut words: Vec<String> = (0..200_000).map(|number| number.to_string().repeat(number % 9)).collect();
     words.sort();
     words.dedup();
     words.retain(|word| word.len() % 3 == 0);
-    let after = freestone_stats::read();
+    let after = freestone_stats::snapshot();
     println!("{}", after.since(&before));
     print!("{after}");
     println!("{} words kept", words.len());

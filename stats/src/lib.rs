@@ -7,9 +7,9 @@
 //! #[global_allocator]
 //! static GLOBAL: Freestone = Freestone::new();
 //!
-//! let before = freestone_stats::read();
+//! let before = freestone_stats::snapshot();
 //! let words: Vec<String> = (0..1000).map(|number| number.to_string()).collect();
-//! let after = freestone_stats::read();
+//! let after = freestone_stats::snapshot();
 //!
 //! let rates = after.since(&before);
 //! assert!(rates.allocations >= 1000);
@@ -64,8 +64,8 @@
 pub mod adaptive;
 pub mod pressure;
 mod rates;
-mod reading;
 mod report;
+mod snapshot;
 
 pub use rates::Rates;
-pub use reading::{Reading, read};
+pub use snapshot::{Resident, Snapshot, snapshot};

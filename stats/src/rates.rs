@@ -1,13 +1,13 @@
-//! Rates: what happened between two readings.
+//! Rates: what happened between two snapshots.
 
 use std::fmt;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use crate::Reading;
+use crate::Snapshot;
 
-/// What happened between two readings: counts, and how long it took. Prints as one line.
+/// What happened between two snapshots: counts, and how long it took. Prints as one line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Rates {
@@ -28,7 +28,7 @@ pub struct Rates {
 }
 
 impl Rates {
-    pub(crate) fn between(earlier: &Reading, later: &Reading) -> Self {
+    pub(crate) fn between(earlier: &Snapshot, later: &Snapshot) -> Self {
         let (old, new) = (&earlier.heap, &later.heap);
         let Some(interval) = later.at.checked_duration_since(earlier.at) else { return Self::default() };
         let allocated_bytes = new.allocated_bytes.saturating_sub(old.allocated_bytes);

@@ -1,16 +1,16 @@
-//! The report: a reading as plain text, for a terminal or a log.
+//! The report: a snapshot as plain text, for a terminal or a log.
 
 use std::fmt;
 
 use bytesize::ByteSize;
-use freestone::{ClassSnapshot, PauseKind, Snapshot};
+use freestone::{ClassSnapshot, PauseKind};
 
-use crate::Reading;
+use crate::Snapshot;
 
 /// How many size classes the report names.
 const CLASSES_NAMED: usize = 12;
 
-impl fmt::Display for Reading {
+impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let heap = &self.heap;
         writeln!(f, "freestone: {} live in {} blocks", ByteSize(heap.bytes.live as u64), heap.live_blocks())?;
@@ -25,7 +25,7 @@ impl fmt::Display for Reading {
 }
 
 /// Where every byte is, summing up to what is reserved.
-fn ledger(f: &mut fmt::Formatter<'_>, heap: &Snapshot) -> fmt::Result {
+fn ledger(f: &mut fmt::Formatter<'_>, heap: &freestone::Snapshot) -> fmt::Result {
     let bytes = &heap.bytes;
     let mut line = |what: &str, bytes: usize, meaning: &str| {
         let size = ByteSize(bytes as u64).to_string();
@@ -46,7 +46,7 @@ fn ledger(f: &mut fmt::Formatter<'_>, heap: &Snapshot) -> fmt::Result {
 }
 
 /// What was asked for, and what that took.
-fn traffic(f: &mut fmt::Formatter<'_>, heap: &Snapshot) -> fmt::Result {
+fn traffic(f: &mut fmt::Formatter<'_>, heap: &freestone::Snapshot) -> fmt::Result {
     let events = &heap.events;
     writeln!(f, "  {} allocations, {}", heap.allocations, ByteSize(heap.allocated_bytes))?;
     writeln!(f, "  {} frees, {}", heap.frees, ByteSize(heap.freed_bytes))?;
@@ -61,7 +61,7 @@ fn traffic(f: &mut fmt::Formatter<'_>, heap: &Snapshot) -> fmt::Result {
 }
 
 /// What went back to the system and how long that took, and what the limits did.
-fn giving_back(f: &mut fmt::Formatter<'_>, heap: &Snapshot) -> fmt::Result {
+fn giving_back(f: &mut fmt::Formatter<'_>, heap: &freestone::Snapshot) -> fmt::Result {
     let by = if heap.background_thread { "by a thread of its own" } else { "by slow paths" };
     let all = [PauseKind::Release, PauseKind::Assist, PauseKind::ReleaseAll].map(|kind| heap.pauses[kind as usize].bytes);
     writeln!(f, "  {} given back, {by}; {} caches of sleeping threads taken", ByteSize(all.iter().sum()), heap.events.recalls)?;
@@ -100,7 +100,7 @@ fn giving_back(f: &mut fmt::Formatter<'_>, heap: &Snapshot) -> fmt::Result {
 }
 
 /// The size classes that hold the most.
-fn classes(f: &mut fmt::Formatter<'_>, heap: &Snapshot) -> fmt::Result {
+fn classes(f: &mut fmt::Formatter<'_>, heap: &freestone::Snapshot) -> fmt::Result {
     let held = |class: &ClassSnapshot| class.live() * class.block_bytes as u64;
     let mut by_size: Vec<&ClassSnapshot> = heap.classes.iter().filter(|class| class.allocations > 0).collect();
     by_size.sort_by_key(|class| std::cmp::Reverse(held(class)));
