@@ -62,10 +62,18 @@
 //! ```
 
 pub mod adaptive;
+mod init;
+mod ledger;
 pub mod pressure;
+mod process;
 mod rates;
 mod report;
 mod snapshot;
+mod threads;
 
+pub use init::init;
+pub use ledger::{Ledger, Line, Part, ledger};
+pub use process::Process;
 pub use rates::Rates;
 pub use snapshot::{Resident, Snapshot, snapshot};
+pub use threads::{Thread, threads};
