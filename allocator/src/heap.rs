@@ -18,9 +18,10 @@
 
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
+use core::ops::Range;
 use core::ptr::NonNull;
 
-use crate::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, Ordering, compiler_fence, fence};
+use crate::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering, compiler_fence, fence};
 use crate::background::Background;
 use crate::config::{
     ASSIST_SLICE_NS, BACKGROUND_FREE_BYTES, CALM_TICK_NS, CHECKED, DROP_BYTES, RELEASE_GAP_NS, RELEASE_SLICE_NS,
@@ -44,6 +45,7 @@ use crate::span::page_table::SEED_BYTE;
 use crate::supply::Supply;
 use crate::sync::{Lock, Rank};
 use crate::system_heap;
+use crate::threads::{self, ThreadSnapshot};
 use crate::thread_cache::record::{HotSlots, Life, Record};
 use crate::thread_cache::registry::Registry;
 use crate::thread_cache::{alloc_direct, birth, free_direct};
@@ -71,6 +73,8 @@ struct Heap {
     /// The process is to end, once that was told.
     to_exit: AtomicBool,
     started: AtomicBool,
+    /// When the first operation was.
+    began_ns: AtomicU64,
     /// Who serves the program: [`UNDECIDED`] before its first operation, then [`OURS`] or [`BYPASSED`].
     service: AtomicU8,
     /// The key whose destructor tells of a thread's end, plus one; 0: there is none, and records of ended threads are found otherwise.
@@ -106,6 +110,7 @@ static HEAP: Heap = Heap {
     tell: AtomicBool::new(false),
     to_exit: AtomicBool::new(false),
     started: AtomicBool::new(false),
+    began_ns: AtomicU64::new(0),
     service: AtomicU8::new(UNDECIDED),
     exit_key: AtomicU32::new(0),
     reap_at: AtomicU32::new(0),
@@ -454,6 +459,8 @@ fn born(options: &Options) -> Option<&'static Record> {
     }
     reap_unnoticed();
     let record = birth(&HEAP.registry, &HEAP.supply)?;
+    // Relaxed: for readers of numbers, who only compare it.
+    record.tls.store(core::ptr::from_ref(word::place()).addr(), Ordering::Relaxed);
     // Relaxed: written before `started`.
     if let Some(key) = HEAP.exit_key.load(Ordering::Relaxed).checked_sub(1) {
         // If this fails, the end of the thread goes unnoticed, and its record is found by `reap_unnoticed`.
@@ -517,7 +524,9 @@ fn start(options: &Options) {
         return;
     }
     HEAP.service.store(OURS, Ordering::Relaxed);
-    HEAP.scavenger.begin(os::now_ns());
+    let now_ns = os::now_ns();
+    HEAP.scavenger.begin(now_ns);
+    HEAP.began_ns.store(now_ns, Ordering::Relaxed);
     put_in_force(&in_force);
     // Relaxed: published by `started`.
     HEAP.exit_key.store(os::exit_key(thread_ends).map_or(0, |key| key + 1), Ordering::Relaxed);
@@ -914,11 +923,28 @@ pub(crate) fn take_snapshot() -> Snapshot {
     }
     undisturbed(|| {
         let mut snapshot = snapshot::take(&HEAP.supply, &HEAP.registry);
+        // Relaxed: written before the first block was handed out.
+        let began_ns = HEAP.began_ns.load(Ordering::Relaxed);
+        snapshot.age_ns = if began_ns == 0 { 0 } else { os::now_ns().saturating_sub(began_ns) };
         snapshot.limits = HEAP.guard.snapshot(&HEAP.supply.page_heap);
         snapshot.events.recalls = HEAP.recaller.recalls();
         snapshot.background_thread = HEAP.background.is_there();
         snapshot
     })
+}
+
+/// See [`crate::threads`].
+pub(crate) fn threads(into: &mut [ThreadSnapshot]) -> usize {
+    threads::read(&HEAP.registry, into)
+}
+
+/// See [`crate::each_mapping`].
+pub(crate) fn each_mapping(each: &mut dyn FnMut(Range<usize>)) {
+    if is_busy(word::load()) {
+        // A signal handler that interrupted a slow path, whose locks it would wait for.
+        return;
+    }
+    undisturbed(|| HEAP.supply.each_mapping(each));
 }
 
 /// See [`crate::recent_pauses`].

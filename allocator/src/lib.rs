@@ -63,7 +63,7 @@
 //!  12  preload/src: the face for C, in builds for it
 //!  11  lib · global_alloc (face for programs) · control (face for operators)
 //!  10  heap: the statics, a thread's birth and death, fork, what the background thread does
-//!   9  scavenger (what goes back, and when) · snapshot
+//!   9  scavenger (what goes back, and when) · snapshot · threads
 //!   8  word (where a thread's slots are) · recall (caches of sleeping threads) · guard (limits in force)
 //!   7  thread_cache: fast and slow paths, records, their registry
 //!   6  supply: the shared rooms of one heap, and the way a magazine takes through them
@@ -136,6 +136,7 @@ cfg_select! {
         mod surroundings;
         mod sync;
         mod thread_cache;
+        mod threads;
         mod units;
         mod system_heap;
         mod word;
@@ -147,6 +148,7 @@ cfg_select! {
         pub use options::{Background, Check, Foreign, Fuse, HugePages, Limit, Options, Retain, ZeroSize};
         pub use pauses::{PAUSES_KEPT, Pause, PauseKind, PauseSummary};
         pub use snapshot::{Bytes, CLASSES, ClassSnapshot, Events, LargeSnapshot, Snapshot};
+        pub use threads::ThreadSnapshot;
     }
 }
 
@@ -177,4 +179,30 @@ pub fn recent_pauses(into: &mut [Pause]) -> usize {
 #[cfg(not(loom))]
 pub fn resident() -> Option<[usize; 2]> {
     surroundings::resident()
+}
+
+/// The threads that have allocated, and the caches of ended ones that wait for the next, newest first: fills `into` from its start, and says how
+/// many there are, which may be more than there was room for. Allocates nothing, takes no lock; some 0.3 µs a thread.
+///
+/// # Examples
+///
+/// ```
+/// let mut threads = [freestone::ThreadSnapshot::default(); 64];
+/// let count = freestone::threads(&mut threads);
+/// let cached: u64 = threads.iter().take(count).map(|thread| thread.cached_bytes).sum();
+/// println!("{count} threads have {cached} bytes in their caches");
+/// ```
+#[must_use]
+#[cfg(not(loom))]
+pub fn threads(into: &mut [ThreadSnapshot]) -> usize {
+    heap::threads(into)
+}
+
+/// Calls `each` for every range of addresses in which all that is mapped is the heap's: first the window and its tables, of which only a small
+/// part is mapped, then what lies outside of them. For who wants to tell the heap's memory from other memory of the process.
+///
+/// `each` must neither allocate nor free: locks of the heap may be held.
+#[cfg(not(loom))]
+pub fn each_mapping(mut each: impl FnMut(core::ops::Range<usize>)) {
+    heap::each_mapping(&mut each);
 }

@@ -6,6 +6,7 @@
 //!
 //! User memory never holds anything of ours, and this room's chunks never hold anything of the user's.
 
+use core::ops::Range;
 use core::ptr::NonNull;
 
 use crate::atomic::{AtomicUsize, Ordering};
@@ -24,8 +25,20 @@ pub(crate) struct Meta {
 struct Cut {
     next: usize,
     end: usize,
+    /// The chunk made last; 0: none.
+    newest: usize,
     /// Cells that came back, linked through their first word. Per size: one line, two lines.
     spare_cells: [usize; CELL_LINES_MAX],
+}
+
+/// What every chunk begins with, so that readers find them all.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+struct ChunkLink {
+    /// The chunk made before; 0: none.
+    older: usize,
+    /// Where this one ends.
+    end: usize,
 }
 
 /// A [cell](Meta::cell) is so many bytes or a small multiple of it.
@@ -36,7 +49,7 @@ const CELL_LINES_MAX: usize = 2;
 impl Meta {
     pub(crate) const fn new() -> Self {
         Self {
-            cut: Lock::new(Rank::Meta, Cut { next: 0, end: 0, spare_cells: [0; CELL_LINES_MAX] }),
+            cut: Lock::new(Rank::Meta, Cut { next: 0, end: 0, newest: 0, spare_cells: [0; CELL_LINES_MAX] }),
             mapped_bytes: AtomicUsize::new(0),
             used_bytes: AtomicUsize::new(0),
         }
@@ -49,12 +62,17 @@ impl Meta {
         if cut.next == 0 || at + bytes > cut.end {
             // The lock is held across this call. It happens once per 128 KiB of records, and whoever needs a record has to wait
             // for it anyway. What was left of the old chunk is lost; it was never touched.
-            let chunk_bytes = bytes.next_multiple_of(META_CHUNK_BYTES);
+            let chunk_bytes = (bytes + align.max(size_of::<ChunkLink>())).next_multiple_of(META_CHUNK_BYTES);
             let chunk = os::map_anywhere(chunk_bytes)?;
             // Relaxed, here and below: read for statistics only.
             self.mapped_bytes.fetch_add(chunk_bytes, Ordering::Relaxed);
-            at = chunk.addr().get();
-            cut.end = at + chunk_bytes;
+            self.used_bytes.fetch_add(size_of::<ChunkLink>(), Ordering::Relaxed);
+            let link = ChunkLink { older: cut.newest, end: chunk.addr().get() + chunk_bytes };
+            // SAFETY: just mapped, page-aligned, and longer than this.
+            unsafe { chunk.cast::<ChunkLink>().write(link) };
+            cut.newest = chunk.addr().get();
+            cut.end = link.end;
+            at = (cut.newest + size_of::<ChunkLink>()).next_multiple_of(align);
         }
         cut.next = at + bytes;
         self.used_bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -89,6 +107,17 @@ impl Meta {
         // SAFETY: the caller gives the cell up, and it has room for a word.
         unsafe { cell.cast::<usize>().write(*spare) };
         *spare = cell.addr().get();
+    }
+
+    /// The chunks, newest first.
+    pub(crate) fn each_chunk(&self, each: &mut dyn FnMut(Range<usize>)) {
+        let mut chunk = self.cut.lock().newest;
+        while chunk != 0 {
+            // SAFETY: `take` wrote it when it made the chunk, chunks are there for good, and nobody writes there again.
+            let link = unsafe { os::block(chunk).cast::<ChunkLink>().read() };
+            each(chunk..link.end);
+            chunk = link.older;
+        }
     }
 
     pub(crate) fn mapped_bytes(&self) -> usize {

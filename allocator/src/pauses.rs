@@ -6,6 +6,7 @@
 //! Short slow paths must not pay for looking at a clock, so those that can be short read the processor's counter, twice, and only when
 //! that has moved far is the time looked up.
 
+use core::ops::Range;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 
 use crate::os;
@@ -158,6 +159,12 @@ impl Pauses {
     }
 
     const LOG_BYTES: usize = size_of::<Log>().next_multiple_of(64 << 10);
+
+    /// Where it is mapped.
+    pub(crate) fn mapping(&self) -> Option<Range<usize>> {
+        let at = core::ptr::from_ref(self.log()?).addr();
+        Some(at..at + Self::LOG_BYTES)
+    }
 
     /// What is mapped for the log.
     pub(crate) fn mapped_bytes(&self) -> usize {

@@ -157,6 +157,8 @@ impl Events {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Snapshot {
+    /// How long ago the heap's first operation was, in nanoseconds. All that is counted below was counted since then.
+    pub age_ns: u64,
     /// Blocks of all kinds ever allocated.
     pub allocations: u64,
     /// Blocks of all kinds ever freed.
@@ -202,6 +204,7 @@ impl Snapshot {
             classes[class.index()].block_bytes = class.bytes();
         }
         Self {
+            age_ns: 0,
             allocations: 0,
             frees: 0,
             allocated_bytes: 0,

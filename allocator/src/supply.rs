@@ -5,6 +5,7 @@
 //!   give   depot's slots → depot's shelf → central (bits; empty span → page heap)
 //! ```
 
+use core::ops::Range;
 use core::ptr::NonNull;
 
 use crate::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -197,6 +198,12 @@ impl Supply {
     /// All that is mapped for ourselves.
     pub(crate) fn metadata_mapped_bytes(&self) -> usize {
         self.meta.mapped_bytes() + self.page_heap.bytes().tables
+    }
+
+    /// Ranges of addresses in which all that is mapped is ours.
+    pub(crate) fn each_mapping(&self, each: &mut dyn FnMut(Range<usize>)) {
+        self.page_heap.each_mapping(each);
+        self.meta.each_chunk(each);
     }
 
     pub(crate) fn seed_bytes(&self) -> usize {

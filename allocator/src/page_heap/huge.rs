@@ -12,6 +12,7 @@
 //!
 //! Not shared: lives behind a lock. Knows numbers only; mapping is done by `page_heap` while the slot is `Busy`, without the lock.
 
+use core::ops::Range;
 use core::ptr::NonNull;
 
 use crate::meta::Meta;
@@ -275,6 +276,13 @@ impl Slots {
             self.place(index, Slot { mapped: 0, dirty: 0, size: 0, ..slot });
             self.update(index, |entry| *entry = slot);
             true
+        }
+    }
+
+    /// The mappings outside the window.
+    pub(crate) fn each_outside(&self, each: &mut dyn FnMut(Range<usize>)) {
+        for slot in self.all().iter().filter(|slot| slot.outside) {
+            each(slot.address..slot.address + slot.room);
         }
     }
 

@@ -15,6 +15,7 @@ mod huge;
 mod page_bits;
 mod zones;
 
+use core::ops::Range;
 use core::ptr::NonNull;
 
 use crate::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
@@ -173,6 +174,18 @@ impl PageHeap {
             huge_pages: AtomicU8::new(0),
             stall_guard: StallGuard::new(),
         }
+    }
+
+    /// Ranges of addresses in which all that is mapped is ours: the region first.
+    pub(crate) fn each_mapping(&self, each: &mut dyn FnMut(Range<usize>)) {
+        if self.table.start().is_some() {
+            let region = self.table.region();
+            each(region..region + REGION_BYTES);
+        }
+        if let Some(log) = self.pauses.mapping() {
+            each(log);
+        }
+        self.huge.lock().each_outside(each);
     }
 
     /// Chooses which pages new steps ask for.

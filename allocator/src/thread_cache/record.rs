@@ -152,6 +152,8 @@ pub(crate) struct Record {
     shed_tick: AtomicU32,
     /// The address of the owner's thread-local word; 0: nobody is to touch it; 1: nobody yet.
     pub(crate) word: AtomicUsize,
+    /// The address of the owner's thread-local word, for readers to compare with: it lies where the C library has the thread's stack.
+    pub(crate) tls: AtomicUsize,
     /// How the slots stood when somebody looked last whether the owner does anything.
     stamp: AtomicU64,
     /// How long the owner gave memory back beyond half of its time, and when that was reckoned; see [`Patience`].
