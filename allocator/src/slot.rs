@@ -249,7 +249,7 @@ impl StackSlot {
 /// The cold half: what the slow path knows, and what turns the hot half into counts.
 #[derive(Debug)]
 pub(crate) struct ColdSlot {
-    /// Odd while the slow path changes the slot.
+    /// Odd while the slow path changes the slot; 0 before it ever did.
     sequence: AtomicU32,
     /// Which slow entry of the thread was the last one of this class.
     pub(crate) touched: AtomicU32,
@@ -341,8 +341,15 @@ impl ColdSlot {
 
     #[inline]
     fn end_change(&self) {
-        // Release: the changes are seen with the even number. Pairs with the first Acquire in `read`.
-        self.sequence.store(self.sequence.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+        let even = self.sequence.load(Ordering::Relaxed).wrapping_add(1);
+        // Release: the changes are seen with the even number. Pairs with the first Acquire in `read`. Zero is for slots that were never changed.
+        self.sequence.store(if even == 0 { 2 } else { even }, Ordering::Release);
+    }
+
+    /// As if it had been changed so often that the number is about to begin anew.
+    #[cfg(test)]
+    pub(crate) fn wind_up(&self) {
+        self.sequence.store(u32::MAX - 1, Ordering::Relaxed);
     }
 
     pub(crate) fn is_being_changed(&self) -> bool {
@@ -356,6 +363,10 @@ impl ColdSlot {
         for _ in 0..READ_ATTEMPTS {
             // Acquire: see `begin_change` and `end_change`.
             let sequence = self.sequence.load(Ordering::Acquire);
+            if sequence == 0 {
+                // Never changed, so nothing was ever armed here: most classes of most threads.
+                return (SlotCounts::default(), true);
+            }
             let totals = if sequence.is_multiple_of(2) { look() } else { before() };
             let net = self.net.load(Ordering::Relaxed);
             // Acquire fence: see `begin_change`.

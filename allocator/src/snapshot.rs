@@ -232,9 +232,7 @@ pub(crate) fn take(supply: &Supply, registry: &Registry<Record>) -> Snapshot {
     // Relaxed: written in the child of a fork, while it has one thread.
     let mut lost = supply.direct.lost_pages_bytes.load(Ordering::Relaxed);
     for pass in [Pass::Frees, Pass::Allocations] {
-        for class in SizeClass::all() {
-            snapshot.approximate |= !read_class(class, pass, &mut snapshot.classes[class.index()], supply, registry);
-        }
+        snapshot.approximate |= !read_classes(pass, &mut snapshot.classes, supply, registry);
         read_large(pass, &mut snapshot.large, supply);
     }
     for class in SizeClass::all() {
@@ -297,27 +295,35 @@ enum Pass {
     Allocations,
 }
 
-/// Adds up a class over all records. `false`: some record was being changed at every attempt.
-fn read_class(class: SizeClass, pass: Pass, entry: &mut ClassSnapshot, supply: &Supply, registry: &Registry<Record>) -> bool {
+/// Adds up all classes over all records, record by record: that is the order in which they lie in memory. `false`: some record was being changed
+/// at every attempt.
+fn read_classes(pass: Pass, entries: &mut [ClassSnapshot; CLASSES], supply: &Supply, registry: &Registry<Record>) -> bool {
     let mut steady = true;
-    let mut sum = SlotCounts::default();
     for record in registry.records().filter(|record| record.life() != Life::Orphaned) {
-        let (counts, exact) = record.counts(class);
-        sum.allocations += counts.allocations;
-        sum.frees += counts.frees;
-        sum.cached += counts.cached;
-        steady &= exact;
-    }
-    // Acquire: pairs with the Release of whoever counts; see `Sampling::allocate`.
-    match pass {
-        Pass::Frees => {
-            let direct = supply.direct.frees[class.index()].load(Ordering::Acquire);
-            entry.frees = sum.frees + direct + supply.sampling.frees(class);
+        for class in SizeClass::all() {
+            let (counts, exact) = record.counts(class);
+            let entry = &mut entries[class.index()];
+            match pass {
+                Pass::Frees => entry.frees += counts.frees,
+                Pass::Allocations => {
+                    entry.allocations += counts.allocations;
+                    entry.thread_cached += counts.cached;
+                }
+            }
+            steady &= exact;
         }
-        Pass::Allocations => {
-            let direct = supply.direct.allocations[class.index()].load(Ordering::Acquire);
-            entry.allocations = sum.allocations + direct + supply.sampling.allocations(class);
-            entry.thread_cached = sum.cached;
+    }
+    for class in SizeClass::all() {
+        let entry = &mut entries[class.index()];
+        // Acquire: pairs with the Release of whoever counts; see `Sampling::allocate`.
+        match pass {
+            Pass::Frees => {
+                entry.frees += supply.direct.frees[class.index()].load(Ordering::Acquire) + supply.sampling.frees(class);
+            }
+            Pass::Allocations => {
+                let direct = supply.direct.allocations[class.index()].load(Ordering::Acquire);
+                entry.allocations += direct + supply.sampling.allocations(class);
+            }
         }
     }
     steady

@@ -490,3 +490,22 @@ fn what_a_thread_did_not_use_for_a_while_goes() {
     assert!(thread.record.counts(used).0.cached > 0);
     check_conservation(heap, |_| 0);
 }
+
+#[test]
+fn counts_do_not_begin_anew_with_the_number_of_changes() {
+    let world = World::new();
+    let _entered = world.enter();
+    let heap = heap();
+    let thread = Thread::born(heap);
+    for class in [SizeClass::from_index(7), SizeClass::from_index(SizeClass::SMALL_COUNT)] {
+        let blocks: Vec<usize> = (0..5000).map(|_| thread.alloc(class).expect("memory is there")).collect();
+        thread.record.cold(class).wind_up();
+        let (before, _) = thread.record.counts(class);
+        assert_eq!(before.allocations, 5000);
+        for (count, &block) in blocks.iter().enumerate() {
+            thread.free(block, class);
+            let (counts, _) = thread.record.counts(class);
+            assert_eq!((counts.allocations, counts.frees), (5000, count as u64 + 1));
+        }
+    }
+}
