@@ -3,6 +3,7 @@
 //! Counts only grow. Those of a thread's record have one writer, its thread; those of the heap are written by everybody.
 
 use crate::atomic::{AtomicU64, Ordering};
+use crate::histogram::Histogram;
 
 /// What is counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,11 +58,15 @@ impl Event {
 
 /// One count per event.
 #[derive(Debug)]
-pub(crate) struct Counters([AtomicU64; Event::COUNT]);
+pub(crate) struct Counters {
+    events: [AtomicU64; Event::COUNT],
+    /// How long refills took.
+    pub(crate) refills: Histogram,
+}
 
 impl Counters {
     pub(crate) const fn new() -> Self {
-        Self([const { AtomicU64::new(0) }; Event::COUNT])
+        Self { events: [const { AtomicU64::new(0) }; Event::COUNT], refills: Histogram::new() }
     }
 
     /// One more, from whichever thread.
@@ -69,19 +74,19 @@ impl Counters {
     pub(crate) fn count(&self, event: Event) {
         // Release: who sees this count also sees those that came before it, such as the birth before the death. Pairs with the Acquire in
         // `get`.
-        self.0[event as usize].fetch_add(1, Ordering::Release);
+        self.events[event as usize].fetch_add(1, Ordering::Release);
     }
 
     /// One more, from the only thread that ever writes here: no locked instruction.
     #[inline]
     pub(crate) fn count_alone(&self, event: Event) {
-        let count = &self.0[event as usize];
+        let count = &self.events[event as usize];
         // Relaxed: one writer, so nothing is lost between load and store. Release: as in `count`.
         count.store(count.load(Ordering::Relaxed) + 1, Ordering::Release);
     }
 
     pub(crate) fn get(&self, event: Event) -> u64 {
         // Acquire: see `count`.
-        self.0[event as usize].load(Ordering::Acquire)
+        self.events[event as usize].load(Ordering::Acquire)
     }
 }

@@ -526,6 +526,7 @@ fn start(options: &Options) {
     HEAP.service.store(OURS, Ordering::Relaxed);
     let now_ns = os::now_ns();
     HEAP.scavenger.begin(now_ns);
+    HEAP.supply.page_heap.pauses.pace.begin(now_ns, os::cycles());
     HEAP.began_ns.store(now_ns, Ordering::Relaxed);
     put_in_force(&in_force);
     // Relaxed: published by `started`.

@@ -72,7 +72,7 @@
 //!   3  span: page table, page records, bitmaps · magazine · meta (memory for ourselves)
 //!   2  size_class · counters · pauses · sync (a lock) · retention, limit (decisions) · background (a thread) · surroundings (what the
 //!      kernel says) · fatal (last words)
-//!   1  os: the system, real or simulated · system_heap (the allocator it came with)
+//!   1  os: the system, real or simulated · histogram · system_heap (the allocator it came with)
 //!   0  units · config (every tunable) · options · atomic
 //! ```
 //!
@@ -116,6 +116,7 @@ cfg_select! {
         mod global_alloc;
         mod guard;
         mod heap;
+        mod histogram;
         mod large;
         mod magazine;
         mod meta;
@@ -145,6 +146,7 @@ cfg_select! {
 
         pub use global_alloc::Freestone;
         pub use guard::LimitSnapshot;
+        pub use histogram::{SlowPath, SlowPathSnapshot, TIME_BUCKETS};
         pub use options::{Background, Check, Foreign, Fuse, HugePages, Limit, Options, Retain, ZeroSize};
         pub use pauses::{PAUSES_KEPT, Pause, PauseKind, PauseSummary};
         pub use snapshot::{Bytes, CLASSES, ClassSnapshot, Events, LargeSnapshot, Snapshot};

@@ -9,6 +9,7 @@
 use core::ops::Range;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 
+use crate::histogram::{Histogram, Pace};
 use crate::os;
 
 /// A slow path is remembered from this long on.
@@ -95,7 +96,7 @@ struct Entry {
 const BUCKETS: usize = 96;
 const FIRST_BUCKET_SHIFT: u32 = 10;
 
-struct Histogram {
+struct Durations {
     buckets: [AtomicU32; BUCKETS],
     total_ns: AtomicU64,
     max_ns: AtomicU64,
@@ -106,13 +107,18 @@ struct Histogram {
 pub(crate) struct Pauses {
     /// Null before the first pause.
     log: AtomicPtr<Log>,
+    pub(crate) pace: Pace,
+    /// How long slow paths took, however short, other than refills: those are with who has them.
+    pub(crate) maps: Histogram,
+    pub(crate) releases: Histogram,
+    pub(crate) lock_waits: Histogram,
 }
 
 /// Where pauses are written down. All zeros is an empty one.
 struct Log {
     next: AtomicU64,
     ring: [Entry; PAUSES_KEPT],
-    histograms: [Histogram; PauseKind::COUNT],
+    histograms: [Durations; PauseKind::COUNT],
 }
 
 const fn bucket_of(ns: u64) -> usize {
@@ -133,7 +139,13 @@ const fn end_of_bucket(bucket: usize) -> u64 {
 
 impl Pauses {
     pub(crate) const fn new() -> Self {
-        Self { log: AtomicPtr::new(core::ptr::null_mut()) }
+        Self {
+            log: AtomicPtr::new(core::ptr::null_mut()),
+            pace: Pace::new(),
+            maps: Histogram::new(),
+            releases: Histogram::new(),
+            lock_waits: Histogram::new(),
+        }
     }
 
     /// The log, if there was a pause yet.
@@ -179,20 +191,35 @@ impl Pauses {
     /// Runs something that is usually short, and remembers it if it was not.
     #[inline]
     pub(crate) fn watch<R>(&self, kind: PauseKind, bytes: usize, work: impl FnOnce() -> R) -> R {
+        self.time(kind, bytes, work).0
+    }
+
+    /// As [`watch`](Self::watch); also says how many counts it took.
+    #[inline]
+    pub(crate) fn time<R>(&self, kind: PauseKind, bytes: usize, work: impl FnOnce() -> R) -> (R, u64) {
         let began = os::cycles();
         let result = work();
         let cycles = os::cycles().wrapping_sub(began);
         if cycles > SLOW_CYCLES {
             self.was_slow(kind, bytes, cycles);
         }
-        result
+        (result, cycles)
     }
 
     /// Somebody waited for a lock for so many cycles; 0: it was free.
     #[inline]
     pub(crate) fn waited(&self, kind: PauseKind, cycles: u64) {
+        self.waited_within(cycles);
         if cycles > SLOW_CYCLES {
             self.was_slow(kind, 0, cycles);
+        }
+    }
+
+    /// As [`waited`](Self::waited), within something that is watched itself.
+    #[inline]
+    pub(crate) fn waited_within(&self, cycles: u64) {
+        if cycles > 0 {
+            self.lock_waits.note(self.pace.ns(cycles));
         }
     }
 

@@ -216,6 +216,7 @@ impl Scavenger {
     fn tick(&self, work: &mut Work, now_ns: u64, house: House<'_>) {
         let (supply, page_heap) = (house.supply, &house.supply.page_heap);
         supply.counters().count(Event::Tick);
+        page_heap.pauses.pace.compare(now_ns, os::cycles());
         let tick = self.ticks.fetch_add(1, Ordering::Relaxed) + 1;
         page_heap.set_tick(tick);
         work.pool_done = false;

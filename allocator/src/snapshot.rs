@@ -3,9 +3,10 @@
 use crate::atomic::Ordering;
 use crate::counters::Event;
 use crate::guard::LimitSnapshot;
+use crate::histogram::{SlowPath, SlowPathSnapshot};
+use crate::os;
 use crate::pauses::{PauseKind, PauseSummary};
 use crate::size_class::SizeClass;
-use crate::slot::SlotCounts;
 use crate::supply::Supply;
 use crate::thread_cache::record::{Life, Record};
 use crate::thread_cache::registry::Registry;
@@ -183,6 +184,8 @@ pub struct Snapshot {
     pub limits: LimitSnapshot,
     /// How long slow paths and releases of memory took, by [`PauseKind`]: all releases, and what took longer than 100 µs of the others.
     pub pauses: [PauseSummary; PauseKind::COUNT],
+    /// How often slow paths took how long, by [`SlowPath`].
+    pub slow_paths: [SlowPathSnapshot; SlowPath::COUNT],
     /// There is a background thread.
     pub background_thread: bool,
     /// Some thread was in a slow path at every attempt to look at it, or blocks changed hands between two looks: the parts may then
@@ -217,6 +220,7 @@ impl Snapshot {
             thread_records_pooled: 0,
             limits: LimitSnapshot::default(),
             pauses: [PauseSummary::default(); PauseKind::COUNT],
+            slow_paths: [SlowPathSnapshot::default(); SlowPath::COUNT],
             background_thread: false,
             approximate: false,
         }
@@ -283,6 +287,7 @@ pub(crate) fn take(supply: &Supply, registry: &Registry<Record>) -> Snapshot {
     snapshot.thread_records = registry.records().filter(|record| record.life() != Life::Orphaned).count();
     snapshot.thread_records_pooled = registry.pooled();
     snapshot.events = read_events(supply, registry);
+    read_slow_paths(&mut snapshot.slow_paths, supply, registry);
     for kind in PauseKind::ALL {
         snapshot.pauses[kind as usize] = supply.page_heap.pauses.summary(kind);
     }
@@ -342,6 +347,17 @@ fn read_large(pass: Pass, entry: &mut LargeSnapshot, supply: &Supply) {
             entry.allocated_bytes = large.allocated_bytes.load(Ordering::Acquire);
         }
     }
+}
+
+fn read_slow_paths(into: &mut [SlowPathSnapshot; SlowPath::COUNT], supply: &Supply, registry: &Registry<Record>) {
+    let pauses = &supply.page_heap.pauses;
+    pauses.pace.compare(os::now_ns(), os::cycles());
+    for record in registry.records() {
+        record.counters.refills.add_to(&mut into[SlowPath::Refill as usize]);
+    }
+    pauses.maps.add_to(&mut into[SlowPath::Map as usize]);
+    pauses.releases.add_to(&mut into[SlowPath::Release as usize]);
+    pauses.lock_waits.add_to(&mut into[SlowPath::LockWait as usize]);
 }
 
 fn read_events(supply: &Supply, registry: &Registry<Record>) -> Events {

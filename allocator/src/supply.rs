@@ -283,11 +283,23 @@ impl Supply {
         self.page_heap.pauses.watch(PauseKind::Central, blocks * class.bytes(), work)
     }
 
-    /// Puts blocks into `room`, from its end downwards; says how many. Zero: no memory, even after giving back what lies idle.
-    pub(crate) fn refill(&self, class: SizeClass, room: &mut [*mut u8]) -> usize {
+    /// Puts blocks into `room`, from its end downwards; says how many. Zero: no memory, even after giving back what lies idle. `counters` are
+    /// the calling thread's.
+    pub(crate) fn refill(&self, class: SizeClass, room: &mut [*mut u8], counters: &Counters) -> usize {
+        counters.count_alone(Event::Refill);
+        if class.shape() == Shape::Whole {
+            return self.refill_untimed(class, room);
+        }
+        let pauses = &self.page_heap.pauses;
+        let (got, cycles) = pauses.time(PauseKind::Central, room.len() * class.bytes(), || self.refill_untimed(class, room));
+        counters.refills.note_alone(pauses.pace.ns(cycles));
+        got
+    }
+
+    fn refill_untimed(&self, class: SizeClass, room: &mut [*mut u8]) -> usize {
         let emptied = |magazine| self.spare_magazine(magazine);
         let central = self.central(class);
-        let got = self.watch_central(class, room.len(), || central.refill(class, room, self.ground(), emptied));
+        let got = central.refill(class, room, self.ground(), emptied);
         if got > 0 || room.is_empty() {
             return got;
         }
@@ -409,7 +421,7 @@ impl Supply {
     /// One block, straight from central. `zeroed` is true when it is known to be zero.
     pub(crate) fn allocate_direct(&self, class: SizeClass) -> Option<(NonNull<u8>, bool)> {
         let mut room = [core::ptr::null_mut()];
-        if self.refill(class, &mut room) == 0 {
+        if self.watch_central(class, 1, || self.refill_untimed(class, &mut room)) == 0 {
             return None;
         }
         let address = room[0].addr();
@@ -540,7 +552,7 @@ mod tests {
         let (class, other) = (class_of(2048), class_of(4096));
         let mut blocks = vec![core::ptr::null_mut(); 32 * class.span_blocks() as usize];
         for room in blocks.chunks_mut(class.span_blocks() as usize) {
-            assert_eq!(supply.refill(class, room), room.len());
+            assert_eq!(supply.refill_untimed(class, room), room.len());
         }
         let spans = || blocks.chunks(class.span_blocks() as usize);
         spans().for_each(|blocks| supply.flush_blocks(class, &blocks[1..]));
@@ -548,7 +560,7 @@ mod tests {
         let held = supply.page_heap.held();
         supply.page_heap.marks.set_hard(held);
         spans().for_each(|blocks| supply.flush_blocks(class, &blocks[..1]));
-        assert_eq!(supply.refill(other, &mut [core::ptr::null_mut(); 8]), 8);
+        assert_eq!(supply.refill_untimed(other, &mut [core::ptr::null_mut(); 8]), 8);
         assert!(supply.page_heap.held() <= held);
         assert_eq!(supply.central(class).span_count(), 0);
         supply.page_heap.check();

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::thread;
 
-use freestone::{Events, Freestone, Snapshot, control, snapshot};
+use freestone::{Events, Freestone, SlowPath, Snapshot, control, snapshot};
 use freestone_tests::{Block, Random, join_all, lock, run, seed};
 
 static UNDER_TEST: Freestone = Freestone::new();
@@ -48,6 +48,21 @@ fn check_sums(now: &Snapshot) {
     assert!(now.bytes.reserved() < 1 << 40, "{:?}", now.bytes);
     assert!(now.events.sample_ends <= now.events.samples);
     assert!(now.thread_records_pooled <= now.thread_records);
+    for path in SlowPath::ALL {
+        let times = now.slow_paths[path as usize];
+        assert_eq!(times.count, times.buckets.iter().sum::<u64>());
+        assert!(times.percentile_ns(50) <= times.percentile_ns(99), "{path:?}: {times:?}");
+    }
+}
+
+/// What is timed is what is counted, once nobody is in the middle of it.
+fn check_times(now: &Snapshot) {
+    let [refill, map, release, _] = now.slow_paths.map(|path| path.count);
+    let whole = |class: &&freestone::ClassSnapshot| class.block_bytes > 32 << 10;
+    let of_whole: u64 = now.classes.iter().filter(whole).map(|class| class.allocations).sum();
+    assert!((now.events.refills.saturating_sub(of_whole)..=now.events.refills).contains(&refill), "{refill} {:?}", now.events);
+    assert_eq!(map, now.events.maps + now.events.moves);
+    assert_eq!(release, now.events.purges + now.events.unmaps);
 }
 
 /// Which class serves a layout: the smallest whose blocks hold it. `None`: it is beyond the classes.
@@ -150,6 +165,7 @@ fn at_rest_they_hold_to_the_last_digit() {
     control::release_to_os();
     let end = snapshot();
     check_sums(&end);
+    check_times(&end);
     assert!(!end.approximate);
     assert_eq!((end.live_blocks(), end.bytes.live), (0, 0));
     assert_eq!((end.bytes.thread_cached, end.bytes.depot, end.bytes.dirty), (0, 0, 0), "all of it went back: {:?}", end.bytes);
@@ -300,6 +316,7 @@ fn under_load_they_hold_or_say_so() {
     let last = snapshot();
     assert!(!last.approximate, "at rest again: {:?}", last.bytes);
     check_sums(&last);
+    check_times(&last);
     assert_eq!(last.allocations - first.allocations, did.allocations_ended.into_inner());
     assert_eq!(last.frees - first.frees, did.frees_ended.into_inner());
     assert_eq!((last.live_blocks(), last.bytes.live), (0, 0));

@@ -31,9 +31,10 @@ impl<T> Combining<T> {
         }
     }
 
-    /// Runs `act` on the value, waiting for the lock, and then works off what came in: `work` gets every magazine.
-    pub(crate) fn act<R>(&self, act: impl FnOnce(&mut T) -> R, mut work: impl FnMut(&mut T, Magazine)) -> R {
-        let mut guard = self.lock.lock();
+    /// Runs `act` on the value, waiting for the lock, and then works off what came in: `work` gets every magazine. Adds to `waited` how long
+    /// somebody else held the lock, see [`Lock::lock_noting`].
+    pub(crate) fn act<R>(&self, waited: &mut u64, act: impl FnOnce(&mut T) -> R, mut work: impl FnMut(&mut T, Magazine)) -> R {
+        let mut guard = self.lock.lock_noting(waited);
         let result = act(&mut guard);
         self.leave(guard, &mut work);
         result

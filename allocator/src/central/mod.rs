@@ -89,13 +89,17 @@ impl Central {
         if class.shape() == Shape::Whole {
             return self.refill_whole(class, room, ground);
         }
-        self.spans.act(
+        let mut waited = 0;
+        let got = self.spans.act(
+            &mut waited,
             |spans| self.refill_locked(spans, class, room, ground),
             |spans, magazine| {
                 self.flush_locked(spans, class, magazine.blocks(), ground);
                 emptied(magazine);
             },
-        )
+        );
+        ground.page_heap.pauses.waited_within(waited);
+        got
     }
 
     /// Takes a magazine's blocks back, now or by whoever is busy here. `emptied` gets the magazines that were worked off.
@@ -122,13 +126,16 @@ impl Central {
         if class.shape() == Shape::Whole {
             return self.flush_whole(class, blocks, ground);
         }
+        let mut waited = 0;
         self.spans.act(
+            &mut waited,
             |spans| self.flush_locked(spans, class, blocks, ground),
             |spans, magazine| {
                 self.flush_locked(spans, class, magazine.blocks(), ground);
                 emptied(magazine);
             },
         );
+        ground.page_heap.pauses.waited_within(waited);
     }
 
     /// Works off the magazines that came while a fork held the lock. `emptied` gets them.
@@ -312,6 +319,7 @@ impl Central {
         let record = unsafe { table.record(head) };
         let mut again = false;
         let claimed = self.spans.act(
+            &mut 0,
             |spans| {
                 if within::class_of_span(record) != Some(class) {
                     return None;
@@ -342,6 +350,7 @@ impl Central {
             unsafe { ground.page_heap.purge_within(head, offset, bytes) }
         });
         let released = self.spans.act(
+            &mut 0,
             |spans| self.end_claim(spans, claimed, purged, class, ground),
             |spans, magazine| {
                 self.flush_locked(spans, class, magazine.blocks(), ground);

@@ -547,9 +547,18 @@ impl PageHeap {
         None
     }
 
+    /// A call to the system: counted, timed, and remembered if it took long.
+    fn call<R>(&self, event: Event, bytes: usize, call: impl FnOnce() -> R) -> R {
+        self.counters.count(event);
+        let (result, cycles) = self.pauses.time(PauseKind::System, bytes, call);
+        let asks = matches!(event, Event::Map | Event::Move);
+        let histogram = if asks { &self.pauses.maps } else { &self.pauses.releases };
+        histogram.note(self.pauses.pace.ns(cycles));
+        result
+    }
+
     fn map(&self, address: usize, bytes: usize) -> Result<(), MapError> {
-        self.counters.count(Event::Map);
-        let mapped = self.pauses.watch(PauseKind::System, bytes, || os::map_at(address, bytes));
+        let mapped = self.call(Event::Map, bytes, || os::map_at(address, bytes));
         if mapped.is_err() {
             self.counters.count(Event::Refused);
         }
@@ -560,9 +569,8 @@ impl PageHeap {
     ///
     /// - As [`os::unmap`].
     unsafe fn unmap(&self, address: usize, bytes: usize) -> bool {
-        self.counters.count(Event::Unmap);
         // SAFETY: handed on to the caller.
-        let unmapped = self.pauses.watch(PauseKind::System, bytes, || unsafe { os::unmap(address, bytes) });
+        let unmapped = self.call(Event::Unmap, bytes, || unsafe { os::unmap(address, bytes) });
         if !unmapped {
             self.counters.count(Event::Refused);
         }
@@ -574,8 +582,11 @@ impl PageHeap {
     /// - As [`os::purge`].
     unsafe fn purge(&self, address: usize, bytes: usize) -> bool {
         self.counters.count(Event::Purge);
+        let began = os::cycles();
         // SAFETY: handed on to the caller.
         let purged = unsafe { os::purge(address, bytes) };
+        // Whoever releases remembers it if it took long.
+        self.pauses.releases.note(self.pauses.pace.ns(os::cycles().wrapping_sub(began)));
         if !purged {
             self.counters.count(Event::Refused);
         }
@@ -635,9 +646,8 @@ impl PageHeap {
         if slot.mapped == 0 {
             self.map(slot.address, more)?;
         } else {
-            self.counters.count(Event::Map);
             // SAFETY: so much of the slot is mapped, and it is claimed (I-claim).
-            let extended = unsafe { os::extend_mapping(slot.address, slot.mapped, size) };
+            let extended = self.call(Event::Map, more, || unsafe { os::extend_mapping(slot.address, slot.mapped, size) });
             extended.inspect_err(|_| self.counters.count(Event::Refused))?;
         }
         if more >= STEP_BYTES && self.block_is_huge(size) {
@@ -683,8 +693,7 @@ impl PageHeap {
     fn take_outside(&self, size: usize, align: usize, meta: &Meta) -> Option<HugeBlock> {
         let _aside = self.set_aside(size)?;
         let padded = if align > PAGE_BYTES { size.checked_add(align)? } else { size.checked_add(PAGE_BYTES)? };
-        self.counters.count(Event::Map);
-        let Some(mapping) = os::map_anywhere(padded) else {
+        let Some(mapping) = self.call(Event::Map, padded, || os::map_anywhere(padded)) else {
             self.counters.count(Event::Refused);
             return None;
         };
@@ -813,9 +822,12 @@ impl PageHeap {
         };
         // The target is mapped first: that proves that the addresses are ours, which moving onto them would not ask.
         let mapped = self.map_slot(&new, size);
-        self.counters.count(Event::Move);
-        // SAFETY: both slots are claimed (I-claim); of the source all that is mapped moves, and the target is as long and mapped just now.
-        let moved = mapped.is_ok() && unsafe { os::move_mapping(old.address, old.mapped, new.address, size.max(old.mapped)) };
+        let to = size.max(old.mapped);
+        let moved = mapped.is_ok()
+            && self.call(Event::Move, old.mapped, || {
+                // SAFETY: both slots are claimed (I-claim); of the source all that is mapped moves, and the target is as long and mapped just now.
+                unsafe { os::move_mapping(old.address, old.mapped, new.address, to) }
+            });
         let mut huge = self.huge.lock();
         if !moved {
             huge.settle_slot(keep);

@@ -192,8 +192,7 @@ impl Record {
             Some(kept) => kept.as_ptr(),
             None => {
                 let mut room = [core::ptr::null_mut()];
-                self.counters.count_alone(Event::Refill);
-                if supply.refill(class, &mut room) == 0 {
+                if supply.refill(class, &mut room, &self.counters) == 0 {
                     return None;
                 }
                 room[0]

@@ -288,8 +288,7 @@ fn replenish(hot: &SplitSlot, cold: &ColdSlot, class: SizeClass, household: &imp
         let Some(mut magazine) = resized(cold.take_alloc_magazine(), depth, supply) else { return false };
         // Slow start: as many as there may be by now. Central may give fewer.
         let wanted = depth.min(magazine.capacity());
-        household.counters().count_alone(Event::Refill);
-        let got = supply.refill(class, &mut magazine.room()[..wanted]);
+        let got = supply.refill(class, &mut magazine.room()[..wanted], household.counters());
         magazine.set_range(wanted - got, got);
         household.earn(got * class.bytes());
         cold.gained(got);
@@ -465,8 +464,7 @@ pub(crate) fn refill_stack(
                 // Half of what it may hold, so that the next free finds room; but a cache line at least, or two threads that are new write to the same.
                 let wanted = (depth / 2).max((LINE_BYTES / class.bytes()).max(1)).min(magazine.capacity());
                 let room = &mut magazine.room()[..wanted];
-                household.counters().count_alone(Event::Refill);
-                let got = supply.refill(class, room);
+                let got = supply.refill(class, room, household.counters());
                 room.copy_within(wanted - got.., 0);
                 got
             }

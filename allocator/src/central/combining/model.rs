@@ -19,7 +19,7 @@ fn give_from(threads: usize) {
             loom::thread::spawn(move || rooms.give(magazine(), |worked_on, _| *worked_on += 1))
         })
         .collect();
-    rooms.act(|_| (), |worked_on, _| *worked_on += 1);
+    rooms.act(&mut 0, |_| (), |worked_on, _| *worked_on += 1);
     for giver in givers {
         giver.join().expect("no giver panics");
     }
