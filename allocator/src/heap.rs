@@ -37,6 +37,7 @@ use crate::os;
 use crate::page_heap::ALIGN_MAX;
 use crate::pauses::Pause;
 use crate::recall::Recaller;
+use crate::requests::Requests;
 use crate::scavenger::{House, Scavenger, Slice};
 use crate::size_class::{Shape, SizeClass};
 use crate::snapshot::{self, Snapshot};
@@ -49,7 +50,7 @@ use crate::threads::{self, ThreadSnapshot};
 use crate::thread_cache::record::{HotSlots, Life, Record};
 use crate::thread_cache::registry::Registry;
 use crate::thread_cache::{alloc_direct, birth, free_direct};
-use crate::units::in_sampled_zone;
+use crate::units::{PAGE_BYTES, in_sampled_zone};
 use crate::word::{self, AWAY, BUSY, FORKING, GONE, UNBORN};
 
 /// Is a slow path of the calling thread under way?
@@ -669,6 +670,9 @@ pub(crate) fn alloc_any(size: usize, align: usize, growing: Growing, options: &O
     }
     slow_path(options, |record| match SizeClass::of(size, align) {
         Some(class) if growing == Growing::No => {
+            if record.is_some_and(|record| Requests::is_sampled(record.entry())) {
+                HEAP.supply.requests.note(Some(class), class.bytes() - size);
+            }
             let taken = insist(record, || match record {
                 Some(record) => record.alloc_slow(class, &HEAP.supply),
                 None => alloc_direct(class, &HEAP.supply),
@@ -681,6 +685,9 @@ pub(crate) fn alloc_any(size: usize, align: usize, growing: Growing, options: &O
         _ if align > ALIGN_MAX => None,
         _ => {
             let supply = &HEAP.supply;
+            if record.is_some_and(|record| Requests::is_sampled(record.entry())) {
+                supply.requests.note(None, size.wrapping_neg() % PAGE_BYTES);
+            }
             insist(record, || supply.large.allocate(size, align, growing, &supply.page_heap, &supply.meta))
         }
     })?

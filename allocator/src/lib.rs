@@ -69,7 +69,7 @@
 //!   6  supply: the shared rooms of one heap, and the way a magazine takes through them
 //!   5  depot · central · slot · large · sampling
 //!   4  page_heap: steps, runs of pages, huge slots · zero (`malloc(0)`)
-//!   3  span: page table, page records, bitmaps · magazine · meta (memory for ourselves)
+//!   3  span: page table, page records, bitmaps · magazine · meta (memory for ourselves) · requests
 //!   2  size_class · counters · pauses · sync (a lock) · retention, limit (decisions) · background (a thread) · surroundings (what the
 //!      kernel says) · fatal (last words)
 //!   1  os: the system, real or simulated · histogram · system_heap (the allocator it came with)
@@ -126,6 +126,7 @@ cfg_select! {
         mod page_heap;
         mod pauses;
         mod recall;
+        mod requests;
         mod retention;
         mod sampling;
         mod scavenger;
@@ -149,7 +150,8 @@ cfg_select! {
         pub use histogram::{SlowPath, SlowPathSnapshot, TIME_BUCKETS};
         pub use options::{Background, Check, Foreign, Fuse, HugePages, Limit, Options, Retain, ZeroSize};
         pub use pauses::{PAUSES_KEPT, Pause, PauseKind, PauseSummary};
-        pub use snapshot::{Bytes, CLASSES, ClassSnapshot, Events, LargeSnapshot, Snapshot};
+        pub use requests::RequestSamples;
+        pub use snapshot::{Bytes, CLASSES, ClassSnapshot, Events, LargeSnapshot, SPANS_BY_FREE, Snapshot};
         pub use threads::ThreadSnapshot;
     }
 }

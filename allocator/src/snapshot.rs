@@ -1,10 +1,12 @@
 //! Floor 9. Numbers of one moment: what was allocated and freed, where every byte is, and what the slow paths did.
 
 use crate::atomic::Ordering;
+use crate::central::LISTS;
 use crate::counters::Event;
 use crate::guard::LimitSnapshot;
 use crate::histogram::{SlowPath, SlowPathSnapshot};
 use crate::os;
+use crate::requests::RequestSamples;
 use crate::pauses::{PauseKind, PauseSummary};
 use crate::size_class::SizeClass;
 use crate::supply::Supply;
@@ -31,13 +33,31 @@ pub struct ClassSnapshot {
     pub depot: u64,
     /// Spans that hold blocks of this class.
     pub spans: u64,
+    /// Bytes of each of them.
+    pub span_bytes: usize,
+    /// Of these spans, those with free blocks: with one, with two or three, with four to seven, and so on. The others are full. Blocks in caches
+    /// and depots count as used.
+    pub spans_by_free: [u32; SPANS_BY_FREE],
+    /// Free bytes in these spans: free blocks, and what is left behind the last one. Pages of them may have been given back.
+    pub holes_bytes: usize,
+    /// Requests for such blocks that were looked at.
+    pub requests: RequestSamples,
 }
+
+/// How many groups [`ClassSnapshot::spans_by_free`] tells apart.
+pub const SPANS_BY_FREE: usize = LISTS;
 
 impl ClassSnapshot {
     /// Blocks that the program has.
     #[must_use]
     pub fn live(&self) -> u64 {
         self.allocations.saturating_sub(self.frees)
+    }
+
+    /// Spans of which every block is used: live, cached, or on its way between threads.
+    #[must_use]
+    pub fn full_spans(&self) -> u64 {
+        self.spans.saturating_sub(self.spans_by_free.iter().map(|&spans| u64::from(spans)).sum())
     }
 }
 
@@ -53,6 +73,8 @@ pub struct LargeSnapshot {
     pub allocated_bytes: u64,
     /// Bytes of these frees.
     pub freed_bytes: u64,
+    /// Requests for such blocks that were looked at.
+    pub requests: RequestSamples,
 }
 
 /// Where every byte is. The lines are disjoint; together they are [`reserved`](Self::reserved).
@@ -65,8 +87,7 @@ pub struct Bytes {
     pub thread_cached: usize,
     /// Free blocks in depots, on their way between threads.
     pub depot: usize,
-    /// Free blocks in central's spans, what is left of spans behind their last block and of pages behind a sampled one, and of the seed what
-    /// is not handed out.
+    /// Free blocks in central's spans, what is left of spans behind their last block, and of the seed what is not handed out.
     pub holes: usize,
     /// Free pages that still hold memory.
     pub dirty: usize,
@@ -74,6 +95,8 @@ pub struct Bytes {
     pub released: usize,
     /// What the allocator uses for itself.
     pub metadata: usize,
+    /// What samples take beyond their blocks: each has pages of its own.
+    pub profiler: usize,
     /// Free blocks in caches of threads that a `fork` left behind, and pages they had just taken: the child cannot use them.
     pub lost_at_fork: usize,
 }
@@ -94,7 +117,7 @@ impl Bytes {
     /// What may hold memory: `reserved` without `released`. The kernel's count of resident pages is at most this.
     #[must_use]
     pub fn committed(&self) -> usize {
-        self.live + self.thread_cached + self.depot + self.holes + self.dirty + self.metadata + self.lost_at_fork
+        self.live + self.thread_cached + self.depot + self.holes + self.dirty + self.metadata + self.profiler + self.lost_at_fork
     }
 }
 
@@ -239,6 +262,7 @@ pub(crate) fn take(supply: &Supply, registry: &Registry<Record>) -> Snapshot {
         snapshot.approximate |= !read_classes(pass, &mut snapshot.classes, supply, registry);
         read_large(pass, &mut snapshot.large, supply);
     }
+    let out_of_seed = supply.out_of_seed();
     for class in SizeClass::all() {
         let bytes = class.bytes();
         let central = supply.central(class);
@@ -252,14 +276,21 @@ pub(crate) fn take(supply: &Supply, registry: &Registry<Record>) -> Snapshot {
         snapshot.bytes.live += entry.live() as usize * bytes;
         snapshot.bytes.depot += entry.depot as usize * bytes;
         cached += entry.thread_cached as usize * bytes;
+        entry.span_bytes = class.span_bytes();
+        entry.spans_by_free = central.spans_by_free();
+        entry.requests = supply.requests.read(Some(class));
         // Holes are what the spans are without the blocks that are out.
-        holes = holes.wrapping_add(entry.spans as usize * class.span_bytes()).wrapping_sub(central.out() as usize * bytes);
+        let (spans_bytes, out) = (entry.spans as usize * class.span_bytes(), central.out() as usize);
+        holes = holes.wrapping_add(spans_bytes).wrapping_sub(out * bytes);
+        let seeded = out_of_seed.get(class.index()).map_or(0, |&blocks| usize::from(blocks));
+        entry.holes_bytes = spans_bytes.saturating_sub(out.saturating_sub(seeded) * bytes);
         // A sampled block has pages of its own.
         let sampled = supply.sampling.allocations(class).saturating_sub(supply.sampling.frees(class)) as usize;
-        holes = holes.wrapping_add(sampled * (bytes.next_multiple_of(PAGE_BYTES) - bytes));
+        snapshot.bytes.profiler += sampled * (bytes.next_multiple_of(PAGE_BYTES) - bytes);
         // Relaxed: as above.
         lost += supply.direct.lost[class.index()].load(Ordering::Relaxed) as usize * bytes;
     }
+    snapshot.large.requests = supply.requests.read(None);
     let large = snapshot.large;
     snapshot.allocations += large.allocations;
     snapshot.frees += large.frees;

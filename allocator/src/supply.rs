@@ -27,6 +27,7 @@ use crate::meta::Meta;
 use crate::os;
 use crate::page_heap::{PageHeap, Rested};
 use crate::pauses::PauseKind;
+use crate::requests::Requests;
 use crate::sampling::Sampling;
 use crate::size_class::{Shape, SizeClass};
 use crate::span::record::Holder;
@@ -59,6 +60,7 @@ pub(crate) struct Supply {
     pub(crate) large: Large,
     pub(crate) direct: Direct,
     pub(crate) sampling: Sampling,
+    pub(crate) requests: Requests,
     depots: [Depot; SizeClass::COUNT],
     #[cfg(freestone_c)]
     pub(crate) zero: ZeroBlocks,
@@ -152,6 +154,7 @@ impl Supply {
             meta: Meta::new(),
             page_heap: PageHeap::new(),
             sampling: Sampling::new(),
+            requests: Requests::new(),
             large: Large::new(),
             direct: Direct {
                 allocations: [const { AtomicU64::new(0) }; SizeClass::COUNT],
@@ -208,6 +211,11 @@ impl Supply {
 
     pub(crate) fn seed_bytes(&self) -> usize {
         self.seed.bytes()
+    }
+
+    /// Of each small class, blocks of the seed that are not there at the moment.
+    pub(crate) fn out_of_seed(&self) -> [u16; SizeClass::SMALL_COUNT] {
+        self.seed.out()
     }
 
     // ---- magazines -------------------------------------------------------------------------------------------------

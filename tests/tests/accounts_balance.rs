@@ -48,10 +48,37 @@ fn check_sums(now: &Snapshot) {
     assert!(now.bytes.reserved() < 1 << 40, "{:?}", now.bytes);
     assert!(now.events.sample_ends <= now.events.samples);
     assert!(now.thread_records_pooled <= now.thread_records);
+    for class in classes {
+        assert!(class.requests.slack_bytes <= class.requests.count * class.block_bytes as u64, "{class:?}");
+        if !now.approximate {
+            assert!(class.full_spans() <= class.spans, "{class:?}");
+        }
+    }
     for path in SlowPath::ALL {
         let times = now.slow_paths[path as usize];
         assert_eq!(times.count, times.buckets.iter().sum::<u64>());
         assert!(times.percentile_ns(50) <= times.percentile_ns(99), "{path:?}: {times:?}");
+    }
+}
+
+/// Holes, class by class and as a whole, and the spans that have them, when nobody is at work.
+fn check_holes(now: &Snapshot) {
+    let of_classes: usize = now.classes.iter().map(|class| class.holes_bytes).sum();
+    // The rest is in the seed; what was given back of them is no hole any more.
+    assert!(now.bytes.holes <= of_classes + (128 << 10), "{of_classes} {:?}", now.bytes);
+    for class in now.classes.iter().filter(|class| class.block_bytes <= 32 << 10) {
+        let per_span = class.span_bytes / class.block_bytes;
+        let partial: u64 = class.spans_by_free.iter().map(|&spans| u64::from(spans)).sum();
+        assert!(partial <= class.spans, "{class:?}");
+        let free = (class.holes_bytes - class.spans as usize * (class.span_bytes - per_span * class.block_bytes)) / class.block_bytes;
+        let least: usize = class.spans_by_free.iter().enumerate().map(|(list, &spans)| (spans as usize) << list).sum();
+        let most: usize = class
+            .spans_by_free
+            .iter()
+            .enumerate()
+            .map(|(list, &spans)| spans as usize * per_span.min((2 << list) - 1))
+            .sum();
+        assert!((least..=most).contains(&free), "{free} free blocks in {class:?}");
     }
 }
 
@@ -166,6 +193,7 @@ fn at_rest_they_hold_to_the_last_digit() {
     let end = snapshot();
     check_sums(&end);
     check_times(&end);
+    check_holes(&end);
     assert!(!end.approximate);
     assert_eq!((end.live_blocks(), end.bytes.live), (0, 0));
     assert_eq!((end.bytes.thread_cached, end.bytes.depot, end.bytes.dirty), (0, 0, 0), "all of it went back: {:?}", end.bytes);
@@ -317,6 +345,7 @@ fn under_load_they_hold_or_say_so() {
     assert!(!last.approximate, "at rest again: {:?}", last.bytes);
     check_sums(&last);
     check_times(&last);
+    check_holes(&last);
     assert_eq!(last.allocations - first.allocations, did.allocations_ended.into_inner());
     assert_eq!(last.frees - first.frees, did.frees_ended.into_inner());
     assert_eq!((last.live_blocks(), last.bytes.live), (0, 0));

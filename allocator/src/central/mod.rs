@@ -23,7 +23,7 @@ pub(crate) mod within;
 
 use core::ops::Range;
 
-use crate::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::config::MAGAZINE_BLOCKS_MAX;
 use crate::counters::Event;
 use crate::fatal::{Misuse, misuse};
@@ -49,7 +49,8 @@ pub(crate) struct Ground<'a> {
     pub(crate) seed: &'a Seed,
 }
 
-const LISTS: usize = 11;
+/// Lists of a class: the last is for spans with 1024 free blocks and more.
+pub(crate) const LISTS: usize = 11;
 
 /// The spans of one class that have free blocks.
 struct Spans {
@@ -57,6 +58,10 @@ struct Spans {
     heads: [u32; LISTS],
     /// Bit n: is there a span on list n?
     occupied: u16,
+    /// Spans on each list.
+    listed: [u32; LISTS],
+    /// That has changed since it was published.
+    is_moved: bool,
 }
 
 /// One class.
@@ -66,14 +71,17 @@ pub(crate) struct Central {
     out: AtomicU64,
     /// Spans of this class, partial and full.
     span_count: AtomicUsize,
+    /// [`Spans::listed`], for readers without the lock.
+    listed: [AtomicU32; LISTS],
 }
 
 impl Central {
     pub(crate) const fn new() -> Self {
         Self {
-            spans: Combining::new(Lock::new(Rank::Central, Spans { heads: [0; LISTS], occupied: 0 })),
+            spans: Combining::new(Lock::new(Rank::Central, Spans::NONE)),
             out: AtomicU64::new(0),
             span_count: AtomicUsize::new(0),
+            listed: [const { AtomicU32::new(0) }; LISTS],
         }
     }
 
@@ -158,6 +166,22 @@ impl Central {
         self.span_count.load(Ordering::Relaxed)
     }
 
+    /// Spans of many blocks that have free ones here: with one, with two or three, with four to seven … An estimate where a span moves just now.
+    pub(crate) fn spans_by_free(&self) -> [u32; LISTS] {
+        // Relaxed: as above.
+        core::array::from_fn(|list| self.listed[list].load(Ordering::Relaxed))
+    }
+
+    /// Shows readers how many spans are on which list. Under the lock.
+    fn publish(&self, spans: &mut Spans) {
+        if core::mem::take(&mut spans.is_moved) {
+            for (shown, &listed) in self.listed.iter().zip(&spans.listed) {
+                // Relaxed: written under the lock; readers only want a count.
+                shown.store(listed, Ordering::Relaxed);
+            }
+        }
+    }
+
     pub(crate) fn before_fork(&self) {
         self.spans.before_fork();
     }
@@ -195,6 +219,7 @@ impl Central {
         }
         // Relaxed: written under the lock; readers only want a count.
         self.out.store(self.out.load(Ordering::Relaxed) + got as u64, Ordering::Relaxed);
+        self.publish(spans);
         got
     }
 
@@ -241,6 +266,7 @@ impl Central {
         }
         // Relaxed: as in `refill_locked`.
         self.out.store(self.out.load(Ordering::Relaxed) - blocks.len() as u64, Ordering::Relaxed);
+        self.publish(spans);
     }
 
     /// A span got blocks back: it moves to another list, or ends.
@@ -351,7 +377,11 @@ impl Central {
         });
         let released = self.spans.act(
             &mut 0,
-            |spans| self.end_claim(spans, claimed, purged, class, ground),
+            |spans| {
+                let released = self.end_claim(spans, claimed, purged, class, ground);
+                self.publish(spans);
+                released
+            },
             |spans, magazine| {
                 self.flush_locked(spans, class, magazine.blocks(), ground);
                 emptied(magazine);
@@ -437,6 +467,8 @@ impl Central {
 }
 
 impl Spans {
+    const NONE: Self = Self { heads: [0; LISTS], occupied: 0, listed: [0; LISTS], is_moved: false };
+
     /// The fullest span that has free blocks.
     fn fullest(&self) -> Option<PageIndex> {
         if self.occupied == 0 {
@@ -453,6 +485,8 @@ impl Spans {
             return;
         }
         self.unlist(page, record, ground);
+        self.listed[usize::from(list)] += 1;
+        self.is_moved = true;
         let head = &mut self.heads[usize::from(list)];
         let next = core::mem::replace(head, page.0 + 1);
         record.list.store(list + 1, Ordering::Relaxed);
@@ -468,6 +502,8 @@ impl Spans {
     /// Takes a span off its list, if it is on one.
     fn unlist(&mut self, page: PageIndex, record: &PageRecord, ground: Ground<'_>) {
         let Some(list) = record.list.load(Ordering::Relaxed).checked_sub(1) else { return };
+        self.listed[usize::from(list)] -= 1;
+        self.is_moved = true;
         let (next, previous) = (record.next.load(Ordering::Relaxed), record.previous.load(Ordering::Relaxed));
         if let Some(next) = next.checked_sub(1) {
             // SAFETY: a span on a list exists.

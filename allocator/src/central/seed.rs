@@ -164,6 +164,11 @@ impl Seed {
         if self.tables().is_none() { 0 } else { SEED_BYTES }
     }
 
+    /// Of each small class, blocks that are not here at the moment.
+    pub(crate) fn out(&self) -> [u16; SizeClass::SMALL_COUNT] {
+        self.cut.lock().out
+    }
+
     pub(crate) fn before_fork(&self) {
         self.cut.before_fork();
     }

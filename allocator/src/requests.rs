@@ -1,0 +1,93 @@
+//! Floor 3. What programs ask for, by samples: how much smaller than their blocks requests are.
+//!
+//! Nothing remembers what was asked for: a block's class is all that its free needs. But a slow path knows the request that brought the thread
+//! there, and requests that come to a slow path are as good as any: which one it is depends on how many came before. So slow paths note theirs,
+//! all of a thread's first ones, then every so many.
+
+use crate::atomic::{AtomicU64, Ordering};
+use crate::size_class::SizeClass;
+
+/// Requests that were looked at. Together with how many blocks are live this estimates their slack: count × mean, give or take count × deviation
+/// ÷ √samples.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct RequestSamples {
+    /// How many.
+    pub count: u64,
+    /// The sum of their slack: bytes of the block that were not asked for.
+    pub slack_bytes: u64,
+    /// The sum of the squares of their slack, for the deviation.
+    pub slack_squared: u64,
+}
+
+#[derive(Debug)]
+struct Sums {
+    count: AtomicU64,
+    slack_bytes: AtomicU64,
+    slack_squared: AtomicU64,
+}
+
+/// The samples of every class, and last of the blocks beyond.
+#[derive(Debug)]
+pub(crate) struct Requests([Sums; SizeClass::COUNT + 1]);
+
+/// The first so many slow paths of a thread note what was asked for …
+const ALL_BEFORE: u32 = 256;
+/// … then one of so many.
+const ONE_IN: u32 = 8;
+
+// Relaxed in the whole file: counts, which nobody expects to be of one moment.
+impl Requests {
+    pub(crate) const fn new() -> Self {
+        const NONE: Sums =
+            Sums { count: AtomicU64::new(0), slack_bytes: AtomicU64::new(0), slack_squared: AtomicU64::new(0) };
+        Self([NONE; SizeClass::COUNT + 1])
+    }
+
+    /// Is a thread's slow path of this number one of those that note?
+    pub(crate) fn is_sampled(entry: u32) -> bool {
+        entry < ALL_BEFORE || entry.is_multiple_of(ONE_IN)
+    }
+
+    /// Somebody asked for so much less than a block of this class has; `None`: than its pages have.
+    pub(crate) fn note(&self, class: Option<SizeClass>, slack_bytes: usize) {
+        let sums = &self.0[class.map_or(SizeClass::COUNT, SizeClass::index)];
+        let slack = slack_bytes as u64;
+        sums.count.fetch_add(1, Ordering::Relaxed);
+        sums.slack_bytes.fetch_add(slack, Ordering::Relaxed);
+        sums.slack_squared.fetch_add(slack * slack, Ordering::Relaxed);
+    }
+
+    pub(crate) fn read(&self, class: Option<SizeClass>) -> RequestSamples {
+        let sums = &self.0[class.map_or(SizeClass::COUNT, SizeClass::index)];
+        RequestSamples {
+            count: sums.count.load(Ordering::Relaxed),
+            slack_bytes: sums.slack_bytes.load(Ordering::Relaxed),
+            slack_squared: sums.slack_squared.load(Ordering::Relaxed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_add_up_per_class() {
+        let requests = Requests::new();
+        let class = SizeClass::from_index(5);
+        for slack in [0, 3, 4] {
+            requests.note(Some(class), slack);
+        }
+        requests.note(None, 8191);
+        assert_eq!(requests.read(Some(class)), RequestSamples { count: 3, slack_bytes: 7, slack_squared: 25 });
+        assert_eq!(requests.read(None), RequestSamples { count: 1, slack_bytes: 8191, slack_squared: 8191 * 8191 });
+        assert_eq!(requests.read(Some(SizeClass::from_index(6))), RequestSamples::default());
+    }
+
+    #[test]
+    fn the_first_are_noted_and_then_one_of_eight() {
+        assert!((0..256).all(Requests::is_sampled));
+        assert_eq!((256..256 + 800).filter(|&entry| Requests::is_sampled(entry)).count(), 100);
+    }
+}
