@@ -27,6 +27,12 @@ struct Sums {
     slack_squared: AtomicU64,
 }
 
+impl Sums {
+    const fn new() -> Self {
+        Self { count: AtomicU64::new(0), slack_bytes: AtomicU64::new(0), slack_squared: AtomicU64::new(0) }
+    }
+}
+
 /// The samples of every class, and last of the blocks beyond.
 #[derive(Debug)]
 pub(crate) struct Requests([Sums; SizeClass::COUNT + 1]);
@@ -39,9 +45,7 @@ const ONE_IN: u32 = 8;
 // Relaxed in the whole file: counts, which nobody expects to be of one moment.
 impl Requests {
     pub(crate) const fn new() -> Self {
-        const NONE: Sums =
-            Sums { count: AtomicU64::new(0), slack_bytes: AtomicU64::new(0), slack_squared: AtomicU64::new(0) };
-        Self([NONE; SizeClass::COUNT + 1])
+        Self([const { Sums::new() }; SizeClass::COUNT + 1])
     }
 
     /// Is a thread's slow path of this number one of those that note?

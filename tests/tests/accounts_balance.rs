@@ -70,14 +70,11 @@ fn check_holes(now: &Snapshot) {
         let per_span = class.span_bytes / class.block_bytes;
         let partial: u64 = class.spans_by_free.iter().map(|&spans| u64::from(spans)).sum();
         assert!(partial <= class.spans, "{class:?}");
-        let free = (class.holes_bytes - class.spans as usize * (class.span_bytes - per_span * class.block_bytes)) / class.block_bytes;
+        let free =
+            (class.holes_bytes - class.spans as usize * (class.span_bytes - per_span * class.block_bytes)) / class.block_bytes;
         let least: usize = class.spans_by_free.iter().enumerate().map(|(list, &spans)| (spans as usize) << list).sum();
-        let most: usize = class
-            .spans_by_free
-            .iter()
-            .enumerate()
-            .map(|(list, &spans)| spans as usize * per_span.min((2 << list) - 1))
-            .sum();
+        let most: usize =
+            class.spans_by_free.iter().enumerate().map(|(list, &spans)| spans as usize * per_span.min((2 << list) - 1)).sum();
         assert!((least..=most).contains(&free), "{free} free blocks in {class:?}");
     }
 }
