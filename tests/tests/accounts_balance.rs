@@ -120,8 +120,8 @@ fn one_block_is_one_block() {
         assert_eq!(without.bytes.live, before.bytes.live);
         assert_eq!((without.allocations, without.frees), (before.allocations + 1, before.frees + 1));
         assert_eq!(without.freed_bytes, before.freed_bytes + bytes as u64);
-        for now in [before, with, without] {
-            check_sums(&now);
+        for now in [&before, &with, &without] {
+            check_sums(now);
         }
     }
 }
