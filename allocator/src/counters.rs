@@ -90,3 +90,71 @@ impl Counters {
         self.events[event as usize].load(Ordering::Acquire)
     }
 }
+
+/// Blocks allocated and freed that no slot counts, and their bytes.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    allocations: AtomicU64,
+    frees: AtomicU64,
+    allocated_bytes: AtomicU64,
+    freed_bytes: AtomicU64,
+}
+
+/// What a [`Tally`] says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Tallied {
+    pub(crate) blocks: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Tally {
+    pub(crate) const fn new() -> Self {
+        Self {
+            allocations: AtomicU64::new(0),
+            frees: AtomicU64::new(0),
+            allocated_bytes: AtomicU64::new(0),
+            freed_bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// More blocks, from whichever thread.
+    pub(crate) fn allocated(&self, Tallied { blocks, bytes }: Tallied) {
+        // Release: a reader that sees this block's free also sees its allocation. Pairs with the Acquire in `allocations`. Bytes first, so that
+        // no block is seen without.
+        self.allocated_bytes.fetch_add(bytes, Ordering::Release);
+        self.allocations.fetch_add(blocks, Ordering::Release);
+    }
+
+    /// Fewer.
+    pub(crate) fn freed(&self, Tallied { blocks, bytes }: Tallied) {
+        // Release: as above.
+        self.freed_bytes.fetch_add(bytes, Ordering::Release);
+        self.frees.fetch_add(blocks, Ordering::Release);
+    }
+
+    /// One more, from the only thread that ever writes here: no locked instruction.
+    #[inline]
+    pub(crate) fn allocated_alone(&self, bytes: usize) {
+        // Relaxed: one writer. Release: as in `allocated`.
+        self.allocated_bytes.store(self.allocated_bytes.load(Ordering::Relaxed) + bytes as u64, Ordering::Release);
+        self.allocations.store(self.allocations.load(Ordering::Relaxed) + 1, Ordering::Release);
+    }
+
+    /// As [`allocated_alone`](Self::allocated_alone).
+    #[inline]
+    pub(crate) fn freed_alone(&self, bytes: usize) {
+        // Relaxed and Release: as above.
+        self.freed_bytes.store(self.freed_bytes.load(Ordering::Relaxed) + bytes as u64, Ordering::Release);
+        self.frees.store(self.frees.load(Ordering::Relaxed) + 1, Ordering::Release);
+    }
+
+    pub(crate) fn allocations(&self) -> Tallied {
+        // Acquire: see `allocated`.
+        Tallied { blocks: self.allocations.load(Ordering::Acquire), bytes: self.allocated_bytes.load(Ordering::Acquire) }
+    }
+
+    pub(crate) fn frees(&self) -> Tallied {
+        // Acquire: see `allocated`.
+        Tallied { blocks: self.frees.load(Ordering::Acquire), bytes: self.freed_bytes.load(Ordering::Acquire) }
+    }
+}

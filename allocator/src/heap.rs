@@ -27,7 +27,7 @@ use crate::config::{
     ASSIST_SLICE_NS, BACKGROUND_FREE_BYTES, CALM_TICK_NS, CHECKED, DROP_BYTES, RELEASE_GAP_NS, RELEASE_SLICE_NS,
     RETAIN_ALWAYS_BYTES, TICK_NS,
 };
-use crate::counters::Event;
+use crate::counters::{Event, Tallied};
 use crate::fatal::{Misuse, NoWayOut, broken, complain, misuse, say_fuse};
 use crate::guard::{Guard, HeldEvent, Watcher};
 use crate::large::{Growing, LargeBlock};
@@ -688,7 +688,8 @@ pub(crate) fn alloc_any(size: usize, align: usize, growing: Growing, options: &O
             if record.is_some_and(|record| Requests::is_sampled(record.entry())) {
                 supply.requests.note(None, size.wrapping_neg() % PAGE_BYTES);
             }
-            insist(record, || supply.large.allocate(size, align, growing, &supply.page_heap, &supply.meta))
+            let own = record.map(|record| &record.large);
+            insist(record, || supply.large.allocate(size, align, growing, own, &supply.page_heap, &supply.meta))
         }
     })?
 }
@@ -773,7 +774,9 @@ pub(crate) unsafe fn free_of_class(block: NonNull<u8>, class: SizeClass, options
 
 /// Takes back a block beyond the classes, or says why it is none.
 pub(crate) fn free_large(address: usize, options: &Options) -> Result<(), Misuse> {
-    let freed = slow_path(options, |_| HEAP.supply.large.free(address, &HEAP.supply.page_heap));
+    let freed = slow_path(options, |record| {
+        HEAP.supply.large.free(address, record.map(|record| &record.large), &HEAP.supply.page_heap)
+    });
     drop_unless(freed.is_some());
     freed.unwrap_or(Ok(()))
 }
@@ -801,9 +804,12 @@ pub(crate) unsafe fn resize_large(
     if is_bypassed(options) {
         return None;
     }
-    slow_path(options, |_| match HEAP.supply.large.resize(address, new, align, &HEAP.supply.page_heap, &HEAP.supply.meta) {
-        Ok(resized) => resized.map(|block| block.address),
-        Err(kind) => misuse(kind, address, None, old),
+    slow_path(options, |record| {
+        let (own, supply) = (record.map(|record| &record.large), &HEAP.supply);
+        match supply.large.resize(address, new, align, own, &supply.page_heap, &supply.meta) {
+            Ok(resized) => resized.map(|block| block.address),
+            Err(kind) => misuse(kind, address, None, old),
+        }
     })?
 }
 
@@ -944,6 +950,12 @@ pub(crate) fn take_snapshot() -> Snapshot {
 /// See [`crate::threads`].
 pub(crate) fn threads(into: &mut [ThreadSnapshot]) -> usize {
     threads::read(&HEAP.registry, into)
+}
+
+/// See [`crate::this_thread`].
+pub(crate) fn this_thread() -> Option<ThreadSnapshot> {
+    let record = current_record().or_else(|| if word::load() == AWAY { own_record() } else { None })?;
+    Some(ThreadSnapshot::of(record))
 }
 
 /// See [`crate::each_mapping`].
@@ -1147,6 +1159,8 @@ fn orphan(record: &Record) {
         HEAP.supply.direct.allocations[class.index()].fetch_add(counts.allocations, Ordering::Relaxed);
         HEAP.supply.direct.frees[class.index()].fetch_add(counts.frees, Ordering::Relaxed);
     }
+    HEAP.supply.large.shared.allocated(record.large.allocations());
+    HEAP.supply.large.shared.freed(record.large.frees());
     record.end_loans(&HEAP.supply);
     record.set_life(Life::Orphaned);
 }
@@ -1170,5 +1184,5 @@ fn book_losses() {
     let after = snapshot::take(supply, &HEAP.registry);
     let (known, held) = (after.bytes.reserved(), supply.page_heap.bytes().mapped + supply.metadata_mapped_bytes());
     supply.direct.lost_pages_bytes.store(held.saturating_sub(known), Ordering::Relaxed);
-    supply.large.freed_bytes.fetch_add(known.saturating_sub(held) as u64, Ordering::Relaxed);
+    supply.large.shared.freed(Tallied { blocks: 0, bytes: known.saturating_sub(held) as u64 });
 }

@@ -7,7 +7,7 @@
 
 use core::ptr::NonNull;
 
-use crate::atomic::{AtomicU64, Ordering};
+use crate::counters::{Tallied, Tally};
 use crate::fatal::Misuse;
 use crate::meta::Meta;
 use crate::os;
@@ -15,13 +15,10 @@ use crate::page_heap::{ALIGN_MAX, HugeBlock, NotLive, PageHeap, RUN_BYTES_MAX, Z
 use crate::span::record::{Holder, Kind, PageRecord};
 use crate::units::{PAGE_BYTES, PageIndex};
 
-/// Counts of large and huge blocks.
+/// Large and huge blocks: the counts of threads that have no record of their own.
 #[derive(Debug)]
 pub(crate) struct Large {
-    pub(crate) allocations: AtomicU64,
-    pub(crate) frees: AtomicU64,
-    pub(crate) allocated_bytes: AtomicU64,
-    pub(crate) freed_bytes: AtomicU64,
+    pub(crate) shared: Tally,
 }
 
 /// A block, and how much of it may not be zero.
@@ -40,32 +37,30 @@ pub(crate) enum Growing {
 
 impl Large {
     pub(crate) const fn new() -> Self {
-        Self {
-            allocations: AtomicU64::new(0),
-            frees: AtomicU64::new(0),
-            allocated_bytes: AtomicU64::new(0),
-            freed_bytes: AtomicU64::new(0),
+        Self { shared: Tally::new() }
+    }
+
+    fn count_allocation(&self, own: Option<&Tally>, bytes: usize) {
+        match own {
+            Some(own) => own.allocated_alone(bytes),
+            None => self.shared.allocated(Tallied { blocks: 1, bytes: bytes as u64 }),
         }
     }
 
-    fn count_allocation(&self, bytes: usize) {
-        // Release: a reader that sees this block's free also sees its allocation. Pairs with the Acquire of readers.
-        self.allocated_bytes.fetch_add(bytes as u64, Ordering::Release);
-        self.allocations.fetch_add(1, Ordering::Release);
+    fn count_free(&self, own: Option<&Tally>, bytes: usize) {
+        match own {
+            Some(own) => own.freed_alone(bytes),
+            None => self.shared.freed(Tallied { blocks: 1, bytes: bytes as u64 }),
+        }
     }
 
-    fn count_free(&self, bytes: usize) {
-        // Release: as above.
-        self.freed_bytes.fetch_add(bytes as u64, Ordering::Release);
-        self.frees.fetch_add(1, Ordering::Release);
-    }
-
-    /// A block of at least `size` bytes. `None`: no memory, or more than anybody could have.
+    /// A block of at least `size` bytes. `own` is where the calling thread counts, if it has a record. `None`: no memory, or more than anybody could have.
     pub(crate) fn allocate(
         &self,
         size: usize,
         align: usize,
         growing: Growing,
+        own: Option<&Tally>,
         page_heap: &PageHeap,
         meta: &Meta,
     ) -> Option<LargeBlock> {
@@ -76,7 +71,7 @@ impl Large {
         if growing == Growing::Yes || !fits_a_run {
             match page_heap.take_huge(size.max(1), align, meta) {
                 Some(HugeBlock { address, dirty, size }) => {
-                    self.count_allocation(size);
+                    self.count_allocation(own, size);
                     return Some(LargeBlock { address, dirty });
                 }
                 None if !fits_a_run => return None,
@@ -90,13 +85,13 @@ impl Large {
         let record = unsafe { page_heap.table.record(run.page) };
         record.begin_whole(Kind::Run, None, pages, run.zeroed, Holder::Program);
         let bytes = pages as usize * PAGE_BYTES;
-        self.count_allocation(bytes);
+        self.count_allocation(own, bytes);
         let address = os::block(page_heap.table.address(run.page));
         Some(LargeBlock { address, dirty: if run.zeroed { 0 } else { bytes } })
     }
 
     /// Takes a block back.
-    pub(crate) fn free(&self, address: usize, page_heap: &PageHeap) -> Result<(), Misuse> {
+    pub(crate) fn free(&self, address: usize, own: Option<&Tally>, page_heap: &PageHeap) -> Result<(), Misuse> {
         let bytes = match run_at(address, page_heap)? {
             Some((page, record)) => {
                 if record.hand_to(Holder::Us) == Holder::Us {
@@ -109,7 +104,7 @@ impl Large {
             }
             None => page_heap.give_huge(address).map_err(|kind| misuse_of(kind, address, page_heap))?,
         };
-        self.count_free(bytes);
+        self.count_free(own, bytes);
         Ok(())
     }
 
@@ -120,11 +115,12 @@ impl Large {
         address: usize,
         size: usize,
         align: usize,
+        own: Option<&Tally>,
         page_heap: &PageHeap,
         meta: &Meta,
     ) -> Result<Option<LargeBlock>, Misuse> {
         let Some((page, record)) = run_at(address, page_heap)? else {
-            return self.resize_huge(address, size, align, page_heap, meta);
+            return self.resize_huge(address, size, align, own, page_heap, meta);
         };
         let (old, new) = (record.pages(), size.div_ceil(PAGE_BYTES));
         let in_place = |dirty| Some(LargeBlock { address: os::block(address), dirty });
@@ -142,8 +138,8 @@ impl Large {
             record.set_pages(new);
         }
         // The new one first: in between, the block is counted twice rather than not at all.
-        self.count_allocation(new as usize * PAGE_BYTES);
-        self.count_free(old as usize * PAGE_BYTES);
+        self.count_allocation(own, new as usize * PAGE_BYTES);
+        self.count_free(own, old as usize * PAGE_BYTES);
         Ok(in_place(new as usize * PAGE_BYTES))
     }
 
@@ -152,6 +148,7 @@ impl Large {
         address: usize,
         size: usize,
         align: usize,
+        own: Option<&Tally>,
         page_heap: &PageHeap,
         meta: &Meta,
     ) -> Result<Option<LargeBlock>, Misuse> {
@@ -161,8 +158,8 @@ impl Large {
             None => page_heap.move_huge(address, size, align, meta).map_err(name)?,
         };
         Ok(resized.map(|(old_size, block)| {
-            self.count_allocation(block.size);
-            self.count_free(old_size);
+            self.count_allocation(own, block.size);
+            self.count_free(own, old_size);
             LargeBlock { address: block.address, dirty: block.dirty }
         }))
     }

@@ -202,6 +202,29 @@ pub fn threads(into: &mut [ThreadSnapshot]) -> usize {
     heap::threads(into)
 }
 
+/// What the calling thread did, and what it caches: exactly, if nobody else takes what it caches just then. `None` before its first allocation, and in
+/// the last of its destructors. Its counts go on from those of an ended thread whose cache it took over, so it is differences that matter.
+///
+/// # Examples
+///
+/// ```
+/// # use std::hint::black_box;
+/// # #[global_allocator]
+/// # static GLOBAL: freestone::Freestone = freestone::Freestone::new();
+/// # let _first = black_box(Box::new(1));
+/// let before = freestone::this_thread().expect("this thread has allocated");
+/// let block = black_box(Box::new([0_u64; 4]));
+/// let after = freestone::this_thread().expect("this thread has allocated");
+/// assert_eq!(after.allocations - before.allocations, 1);
+/// assert_eq!(after.allocated_bytes - before.allocated_bytes, 32);
+/// # drop(block);
+/// ```
+#[must_use]
+#[cfg(not(loom))]
+pub fn this_thread() -> Option<ThreadSnapshot> {
+    heap::this_thread()
+}
+
 /// Calls `each` for every range of addresses in which all that is mapped is the heap's: first the window and its tables, of which only a small
 /// part is mapped, then what lies outside of them. For who wants to tell the heap's memory from other memory of the process.
 ///

@@ -2,7 +2,7 @@
 
 use crate::atomic::Ordering;
 use crate::central::LISTS;
-use crate::counters::Event;
+use crate::counters::{Event, Tallied};
 use crate::guard::LimitSnapshot;
 use crate::histogram::{SlowPath, SlowPathSnapshot};
 use crate::os;
@@ -260,7 +260,7 @@ pub(crate) fn take(supply: &Supply, registry: &Registry<Record>) -> Snapshot {
     let mut lost = supply.direct.lost_pages_bytes.load(Ordering::Relaxed);
     for pass in [Pass::Frees, Pass::Allocations] {
         snapshot.approximate |= !read_classes(pass, &mut snapshot.classes, supply, registry);
-        read_large(pass, &mut snapshot.large, supply);
+        read_large(pass, &mut snapshot.large, supply, registry);
     }
     let out_of_seed = supply.out_of_seed();
     for class in SizeClass::all() {
@@ -365,17 +365,20 @@ fn read_classes(pass: Pass, entries: &mut [ClassSnapshot; CLASSES], supply: &Sup
     steady
 }
 
-fn read_large(pass: Pass, entry: &mut LargeSnapshot, supply: &Supply) {
-    // Acquire: pairs with the Release of `Large`'s counts.
-    let large = &supply.large;
-    match pass {
-        Pass::Frees => {
-            entry.frees = large.frees.load(Ordering::Acquire);
-            entry.freed_bytes = large.freed_bytes.load(Ordering::Acquire);
-        }
-        Pass::Allocations => {
-            entry.allocations = large.allocations.load(Ordering::Acquire);
-            entry.allocated_bytes = large.allocated_bytes.load(Ordering::Acquire);
+fn read_large(pass: Pass, entry: &mut LargeSnapshot, supply: &Supply, registry: &Registry<Record>) {
+    let of_threads = registry.records().filter(|record| record.life() != Life::Orphaned).map(|record| &record.large);
+    for tally in of_threads.chain([&supply.large.shared]) {
+        match pass {
+            Pass::Frees => {
+                let Tallied { blocks, bytes } = tally.frees();
+                entry.frees += blocks;
+                entry.freed_bytes += bytes;
+            }
+            Pass::Allocations => {
+                let Tallied { blocks, bytes } = tally.allocations();
+                entry.allocations += blocks;
+                entry.allocated_bytes += bytes;
+            }
         }
     }
 }

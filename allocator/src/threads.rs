@@ -14,9 +14,9 @@ pub struct ThreadSnapshot {
     /// An address in the thread's own static memory, which the C library lays out at the end of its stack; 0: it has ended. Not to be used for
     /// anything but comparing.
     pub tls: usize,
-    /// Blocks allocated by this thread, and by those that had the cache before it, as far as caches serve them: up to 256 KiB.
+    /// Blocks allocated by this thread, and by those that had the cache before it.
     pub allocations: u64,
-    /// Blocks freed, as far as above.
+    /// Blocks freed, whoever had allocated them.
     pub frees: u64,
     /// Bytes of these allocations, at block size.
     pub allocated_bytes: u64,
@@ -29,7 +29,7 @@ pub struct ThreadSnapshot {
 }
 
 impl ThreadSnapshot {
-    fn of(record: &Record) -> Self {
+    pub(crate) fn of(record: &Record) -> Self {
         // Relaxed: numbers of a moment. Which thread has the record may change between two of them.
         let mut thread = Self { id: record.thread.load(Ordering::Relaxed), ..Self::default() };
         if record.life() == Life::Active && thread.id != 0 {
@@ -45,6 +45,12 @@ impl ThreadSnapshot {
             thread.freed_bytes += counts.frees * bytes;
             thread.cached_blocks += counts.cached;
             thread.cached_bytes += counts.cached * bytes;
+        }
+        for (allocated, freed) in [&record.large, &record.sampled].map(|tally| (tally.allocations(), tally.frees())) {
+            thread.allocations += allocated.blocks;
+            thread.frees += freed.blocks;
+            thread.allocated_bytes += allocated.bytes;
+            thread.freed_bytes += freed.bytes;
         }
         thread
     }

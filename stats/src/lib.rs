@@ -62,6 +62,7 @@
 //! ```
 
 pub mod adaptive;
+pub mod assert;
 mod init;
 mod ledger;
 pub mod pressure;

@@ -152,6 +152,7 @@ impl Record {
                 Refilled::Sample => {
                     // Without memory for a sample, the block is an ordinary one.
                     if let Some(block) = supply.sampling.allocate(class, &supply.page_heap) {
+                        self.sampled.allocated_alone(class.bytes());
                         return Some(StackBlock { block, zeroed: false });
                     }
                 }
@@ -166,6 +167,7 @@ impl Record {
         }
         let address = block.addr().get();
         if in_sampled_zone(address) {
+            self.sampled.freed_alone(class.bytes());
             return free_sampled(address, class, supply);
         }
         let cold = self.cold(class);

@@ -8,7 +8,7 @@ use core::ptr::NonNull;
 
 use crate::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::config::{BUDGET_AT_BIRTH_BYTES, BUDGET_EARNED_PER_BYTES, BUDGET_MAX_BYTES, IDLE_TICKS, LEASE_BYTES, LEND_MIN_BYTES};
-use crate::counters::Counters;
+use crate::counters::{Counters, Tally};
 use crate::limit::Patience;
 use crate::size_class::{SLOT_WORDS, Shape, SizeClass};
 use crate::slot::{ColdSlot, SlotCounts, SplitSlot, StackSlot};
@@ -160,6 +160,10 @@ pub(crate) struct Record {
     patience_level_ns: AtomicU64,
     /// See [`patience_level_ns`](Self::patience_level_ns).
     patience_last_ns: AtomicU64,
+    /// Blocks beyond the classes.
+    pub(crate) large: Tally,
+    /// Sampled blocks, which [`Sampling`](crate::sampling::Sampling) counts as well.
+    pub(crate) sampled: Tally,
     /// By class, and last: the end of a record is not touched by programs without large blocks.
     cold: [ColdSlot; SizeClass::INLINE_COUNT],
     /// Bytes of whole blocks that are kept.
