@@ -35,6 +35,8 @@ pub(crate) enum Event {
     Move,
     /// The system refused one of the above.
     Refused,
+    /// The hard limit refused memory.
+    LimitRefused,
     /// A thread's record was made.
     RecordBirth,
     /// A thread took over the record of one that had ended.

@@ -9,6 +9,7 @@
 
 use crate::options::Complaint;
 use crate::os;
+use crate::probes;
 
 /// What a program can do wrong with a pointer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,6 +29,9 @@ pub(crate) enum Misuse {
     /// The address is ours, but nothing was ever allocated there.
     NeverAllocated,
 }
+
+// Tracers know them by their numbers.
+const _: () = assert!(Misuse::NeverAllocated as usize + 1 == probes::BROKEN_INVARIANT);
 
 impl Misuse {
     const fn name(self) -> &'static str {
@@ -66,6 +70,7 @@ impl Misuse {
 #[cold]
 #[inline(never)]
 pub(crate) fn misuse(kind: Misuse, address: usize, class: Option<usize>, block_bytes: usize) -> ! {
+    probes::fatal(kind as usize, address);
     let mut line = Line::fatal();
     line.text(kind.name());
     line.text(": ptr=");
@@ -110,6 +115,7 @@ pub(crate) fn say_fuse(trips: u64, accounts: &[(&str, usize)], held: usize, limi
 #[cold]
 #[cfg(freestone_c)]
 pub(crate) fn last_words(parts: &[&str]) -> ! {
+    probes::fatal(probes::NO_MEMORY_IN_CPP, 0);
     let mut line = Line::fatal();
     for part in parts {
         line.text(part);
@@ -153,6 +159,7 @@ impl Drop for NoWayOut {
 #[inline(never)]
 #[cfg_attr(loom, allow(dead_code))]
 pub(crate) fn broken(what: &'static str) -> ! {
+    probes::fatal(probes::BROKEN_INVARIANT, 0);
     let mut line = Line::fatal();
     line.text("broken invariant: ");
     line.text(what);

@@ -7,10 +7,12 @@ use core::fmt;
 
 use crate::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use crate::config::SURROUNDINGS_NS;
+use crate::counters::Event;
 use crate::fatal::NoWayOut;
 use crate::limit::{Call, FuseBox, Others, percent_of};
 use crate::options::Limit;
 use crate::page_heap::PageHeap;
+use crate::probes::{self, AtLimit};
 use crate::surroundings;
 use crate::sync::{Lock, Rank};
 
@@ -46,6 +48,9 @@ pub struct LimitSnapshot {
     pub fuse_trips: u64,
     /// It tripped three times within ten minutes. Stays `true` for the rest of the process's life.
     pub fuse_sticky: bool,
+    /// Times that the hard limit refused memory. What lies idle is then given back and memory asked for again, so an allocation may be refused
+    /// twice, and then fail, or once, and succeed.
+    pub refusals: u64,
 }
 
 struct Limits {
@@ -65,8 +70,8 @@ pub(crate) struct Guard {
     below: AtomicUsize,
     /// It is being told something.
     is_telling: AtomicBool,
-    pub(crate) assists: AtomicU64,
-    pub(crate) exceeded: AtomicU64,
+    assists: AtomicU64,
+    exceeded: AtomicU64,
 }
 
 impl fmt::Debug for Guard {
@@ -166,7 +171,20 @@ impl Guard {
             return None;
         }
         page_heap.marks.set_fuse(limits.fuse.mark(hard));
+        probes::limit(page_heap.held(), hard, AtLimit::Fuse, 0);
         Some(limits.fuse.trips)
+    }
+
+    /// A thread gave memory back because `debt` bytes were taken above the soft limit.
+    pub(crate) fn assisted(&self, debt: usize, page_heap: &PageHeap) {
+        self.assists.fetch_add(1, Ordering::Relaxed);
+        probes::limit(page_heap.held(), page_heap.marks.soft(), AtLimit::Assist, debt);
+    }
+
+    /// It did not, or gave back less.
+    pub(crate) fn exceeded(&self, debt: usize, page_heap: &PageHeap) {
+        self.exceeded.fetch_add(1, Ordering::Relaxed);
+        probes::limit(page_heap.held(), page_heap.marks.soft(), AtLimit::Exceeded, debt);
     }
 
     /// Is there something that changes with time and that somebody wants to hear of?
@@ -185,6 +203,7 @@ impl Guard {
             exceeded: self.exceeded.load(Ordering::Relaxed),
             fuse_trips: limits.fuse.trips,
             fuse_sticky: limits.fuse.sticky,
+            refusals: page_heap.counters.get(Event::LimitRefused),
         }
     }
 

@@ -266,8 +266,7 @@ fn spend(record: Option<&Record>, began_cpu_ns: u64) {
 /// Somebody took memory above the soft limit: as much is given back, here and now, if there is any.
 fn assist(record: Option<&Record>, now_ns: u64) {
     let debt = HEAP.supply.page_heap.marks.take_debt();
-    // Relaxed: counts.
-    let exceeded = || HEAP.guard.exceeded.fetch_add(1, Ordering::Relaxed);
+    let exceeded = || HEAP.guard.exceeded(debt, &HEAP.supply.page_heap);
     if debt == 0 {
         return;
     }
@@ -277,7 +276,7 @@ fn assist(record: Option<&Record>, now_ns: u64) {
     }
     let began_cpu_ns = os::thread_cpu_ns();
     let released = HEAP.scavenger.assist(debt, &HEAP.supply);
-    HEAP.guard.assists.fetch_add(1, Ordering::Relaxed);
+    HEAP.guard.assisted(debt, &HEAP.supply.page_heap);
     if released < debt {
         exceeded();
     }

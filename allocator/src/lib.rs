@@ -73,7 +73,7 @@
 //!   2  size_class · counters · pauses · sync (a lock) · retention, limit (decisions) · background (a thread) · surroundings (what the
 //!      kernel says) · fatal (last words)
 //!   1  os: the system, real or simulated · histogram · system_heap (the allocator it came with)
-//!   0  units · config (every tunable) · options · atomic
+//!   0  units · config (every tunable) · options · atomic · probes (what tracers can attach to)
 //! ```
 //!
 //! Pictures are in `docs/architecture.md`, every knob in `docs/tuning.md`; what `unsafe` code relies on is in `docs/invariants.md`, who
@@ -125,6 +125,7 @@ cfg_select! {
         mod os;
         mod page_heap;
         mod pauses;
+        mod probes;
         mod recall;
         mod requests;
         mod retention;

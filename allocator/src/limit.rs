@@ -140,6 +140,11 @@ impl Marks {
         self.least.set(marks.into_iter().map(Mark::get).min().unwrap_or(Mark::NOWHERE));
     }
 
+    /// What may be held before the soft limit is passed.
+    pub(crate) fn soft(&self) -> usize {
+        self.soft.get()
+    }
+
     #[inline]
     pub(crate) fn hard(&self) -> usize {
         self.hard.get()

@@ -11,6 +11,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 
 use crate::histogram::{Histogram, Pace};
 use crate::os;
+use crate::probes;
 
 /// A slow path is remembered from this long on.
 const SLOW_NS: u64 = 100_000;
@@ -45,6 +46,14 @@ impl PauseKind {
     /// All of them.
     pub const ALL: [Self; Self::COUNT] =
         [Self::Depot, Self::Central, Self::PageHeap, Self::System, Self::Release, Self::Assist, Self::ReleaseAll];
+
+    /// For tracers: one was remembered.
+    fn tell(self, took_ns: u64, bytes: usize) {
+        match self {
+            Self::Depot | Self::Central | Self::PageHeap | Self::System => probes::slow(bytes, took_ns, self as usize),
+            Self::Release | Self::Assist | Self::ReleaseAll => probes::release(bytes, took_ns, self as usize),
+        }
+    }
 }
 
 /// Something that took its time.
@@ -249,6 +258,7 @@ impl Pauses {
     #[cold]
     pub(crate) fn remember(&self, kind: PauseKind, ended_ns: u64, took_ns: u64, bytes: usize) {
         let Some(log) = self.make_log() else { return };
+        kind.tell(took_ns, bytes);
         // Relaxed for the sums: counts.
         let histogram = &log.histograms[kind as usize];
         histogram.buckets[bucket_of(took_ns)].fetch_add(1, Ordering::Relaxed);

@@ -27,6 +27,7 @@ use crate::meta::Meta;
 use crate::os;
 use crate::page_heap::{PageHeap, Rested};
 use crate::pauses::PauseKind;
+use crate::probes;
 use crate::requests::Requests;
 use crate::sampling::Sampling;
 use crate::size_class::{Shape, SizeClass};
@@ -273,6 +274,7 @@ impl Supply {
             Ok(()) => counters.count_alone(Event::DepotPut),
             Err(magazine) => {
                 counters.count_alone(Event::Flush);
+                probes::flush(class.bytes(), magazine.count());
                 self.page_heap.marks.flushed();
                 self.watch_central(class, magazine.count(), || {
                     self.central(class).flush(class, magazine, self.ground(), |magazine| self.spare_magazine(magazine));
@@ -296,11 +298,14 @@ impl Supply {
     pub(crate) fn refill(&self, class: SizeClass, room: &mut [*mut u8], counters: &Counters) -> usize {
         counters.count_alone(Event::Refill);
         if class.shape() == Shape::Whole {
-            return self.refill_untimed(class, room);
+            let got = self.refill_untimed(class, room);
+            probes::refill(class.bytes(), got);
+            return got;
         }
         let pauses = &self.page_heap.pauses;
         let (got, cycles) = pauses.time(PauseKind::Central, room.len() * class.bytes(), || self.refill_untimed(class, room));
         counters.refills.note_alone(pauses.pace.ns(cycles));
+        probes::refill(class.bytes(), got);
         got
     }
 

@@ -31,6 +31,7 @@ use crate::magazine::{Magazine, ZEROED};
 use crate::meta::Meta;
 use crate::os;
 use crate::page_heap::{PageHeap, Zone};
+use crate::probes;
 use crate::size_class::{CLASS_ALIGN_MAX, Place, Shape, SizeClass};
 use crate::span::page_table::{PAGE_BITMAP_BYTES, SEED_BYTE};
 use crate::span::record::{Holder, Kind, PageRecord};
@@ -325,6 +326,7 @@ impl Central {
         spans.relist(run.page, record, blocks, ground);
         self.span_count.fetch_add(1, Ordering::Relaxed);
         ground.page_heap.counters.count(Event::SpanBirth);
+        probes::span_birth(class.bytes(), class.span_bytes(), table.address(run.page));
         Some(run.page)
     }
 
@@ -424,6 +426,7 @@ impl Central {
         unsafe { ground.page_heap.table.set_class_byte(head, class.span_pages(), 0) };
         self.span_count.fetch_sub(1, Ordering::Relaxed);
         ground.page_heap.counters.count(Event::SpanDeath);
+        probes::span_death(class.bytes(), class.span_bytes(), ground.page_heap.table.address(head));
     }
 
     // ---- blocks that are spans -------------------------------------------------------------------------------------

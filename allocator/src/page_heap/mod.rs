@@ -26,6 +26,7 @@ use crate::meta::Meta;
 use crate::options::HugePages;
 use crate::os::{self, MapError};
 use crate::pauses::{PauseKind, Pauses};
+use crate::probes::{self, AtLimit};
 use crate::span::page_table::{PageTable, REGION_BYTES, Table, ZONE_PAGES};
 use crate::sync::{Guard, Lock, Rank};
 use crate::units::{PAGE_BYTES, PageIndex, STEP_BYTES, STEP_PAGES, STEP_SHIFT, WINDOW_BYTES, WINDOW_SHIFT, round_up};
@@ -286,12 +287,21 @@ impl PageHeap {
         if more == 0 || self.marks.hard() == usize::MAX {
             return Some(SetAside { page_heap: self, bytes: 0 });
         }
-        let _state = self.state();
+        let state = self.state();
         if more > self.may_hold() {
-            return None;
+            drop(state);
+            return self.refuse(more);
         }
         self.coming.fetch_add(more, Ordering::Relaxed);
         Some(SetAside { page_heap: self, bytes: more })
+    }
+
+    /// The hard limit does not allow so many bytes more. Whoever wanted them may give back what lies idle and ask again.
+    #[cold]
+    fn refuse<T>(&self, more: usize) -> Option<T> {
+        self.counters.count(Event::LimitRefused);
+        probes::limit(self.held(), self.marks.hard(), AtLimit::Refusal, more);
+        None
     }
 
     /// So many bytes within runs in use were given back, because only free blocks lay there.
@@ -336,7 +346,10 @@ impl PageHeap {
                     }
                     return Some(run);
                 }
-                Err(NotTaken::TooMuch) => return None,
+                Err(NotTaken::TooMuch) => {
+                    drop(state);
+                    return self.refuse(pages as usize * PAGE_BYTES);
+                }
                 Err(NotTaken::NoRoom) => {}
             }
             drop(state);
@@ -558,6 +571,7 @@ impl PageHeap {
     }
 
     fn map(&self, address: usize, bytes: usize) -> Result<(), MapError> {
+        probes::map(address, bytes);
         let mapped = self.call(Event::Map, bytes, || os::map_at(address, bytes));
         if mapped.is_err() {
             self.counters.count(Event::Refused);
@@ -569,6 +583,7 @@ impl PageHeap {
     ///
     /// - As [`os::unmap`].
     unsafe fn unmap(&self, address: usize, bytes: usize) -> bool {
+        probes::unmap(address, bytes);
         // SAFETY: handed on to the caller.
         let unmapped = self.call(Event::Unmap, bytes, || unsafe { os::unmap(address, bytes) });
         if !unmapped {
@@ -582,6 +597,7 @@ impl PageHeap {
     /// - As [`os::purge`].
     unsafe fn purge(&self, address: usize, bytes: usize) -> bool {
         self.counters.count(Event::Purge);
+        probes::purge(address, bytes);
         let began = os::cycles();
         // SAFETY: handed on to the caller.
         let purged = unsafe { os::purge(address, bytes) };
@@ -646,6 +662,7 @@ impl PageHeap {
         if slot.mapped == 0 {
             self.map(slot.address, more)?;
         } else {
+            probes::map(slot.address + slot.mapped, more);
             // SAFETY: so much of the slot is mapped, and it is claimed (I-claim).
             let extended = self.call(Event::Map, more, || unsafe { os::extend_mapping(slot.address, slot.mapped, size) });
             extended.inspect_err(|_| self.counters.count(Event::Refused))?;
@@ -693,6 +710,7 @@ impl PageHeap {
     fn take_outside(&self, size: usize, align: usize, meta: &Meta) -> Option<HugeBlock> {
         let _aside = self.set_aside(size)?;
         let padded = if align > PAGE_BYTES { size.checked_add(align)? } else { size.checked_add(PAGE_BYTES)? };
+        probes::map(0, padded);
         let Some(mapping) = self.call(Event::Map, padded, || os::map_anywhere(padded)) else {
             self.counters.count(Event::Refused);
             return None;

@@ -14,6 +14,7 @@ use crate::config::IDLE_ENTRIES;
 use crate::counters::{Counters, Event};
 use crate::fatal::misuse;
 use crate::os;
+use crate::probes;
 use crate::size_class::{Shape, SizeClass};
 use crate::slot::StackBlock;
 use crate::span::record::Holder;
@@ -212,6 +213,7 @@ impl Record {
         self.count_whole_free(class);
         if !self.keep_whole(class, block, supply) {
             self.counters.count_alone(Event::Flush);
+            probes::flush(class.bytes(), 1);
             supply.flush_blocks(class, &[block.as_ptr()]);
         }
     }
@@ -286,6 +288,7 @@ impl Record {
             return;
         }
         self.counters.count_alone(Event::Flush);
+        probes::flush(class.bytes(), self.counts(class).0.cached as usize);
         match class.shape() {
             Shape::Split => slow::drain_split(self.hot().split(class), cold, class, supply),
             _ => slow::drain_stack(self.hot().stack(class), cold, class, supply),

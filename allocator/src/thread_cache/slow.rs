@@ -12,6 +12,7 @@ use crate::atomic::Ordering;
 use crate::config::{EXCHANGE_CHECK_PERIOD, MAGAZINE_BLOCKS_MIN, STACK_ARMED, STACK_ARMED_CHECKED, STACK_CHECK_BLOCKS};
 use crate::counters::{Counters, Event};
 use crate::magazine::{Magazine, entries_of};
+use crate::probes;
 use crate::size_class::{Shape, SizeClass};
 use crate::slot::{ARMED_ONE, ColdSlot, SplitSlot, StackSlot, blocks_of};
 use crate::supply::{Supply, depth_max, depth_min};
@@ -455,6 +456,7 @@ pub(crate) fn refill_stack(
                 magazine.room()[..got].copy_from_slice(taken);
                 if !rest.is_empty() {
                     household.counters().count_alone(Event::Flush);
+                    probes::flush(class.bytes(), rest.len());
                     supply.flush_blocks(class, rest);
                 }
                 supply.spare_magazine(full);
