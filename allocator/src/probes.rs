@@ -2,10 +2,10 @@
 //!
 //! A probe is a `nop`, and a note in a section of the binary that is not loaded: provider `freestone`, a name, the address of the `nop`, and in which
 //! registers its arguments are at that moment (the notes of `SystemTap`, which bpftrace, perf and gdb read as well). Arguments are numbers that are at
-//! hand, and there is no probe on the fast path, nor in a turn of a thread's two arrays. As long as nobody attaches, one costs 6 to 12 instructions.
+//! hand, and there is no probe on the fast path, nor in a turn of a thread's two arrays. As long as nobody attaches, one costs about ten instructions.
 //!
 //! Each is a function of its own that is not inlined: one place, one note. Where it was inlined, the linker left out functions that nobody called in the end,
-//! but not their notes, which tracers complain of; and it was no cheaper. See `docs/decisions/0020-probes.md`.
+//! but not their notes, which tracers complain of; it saved three instructions. See `docs/decisions/0020-probes.md`.
 //!
 //! **Each fires where its counter is booked, and as often**: a count of a probe and the counter of a snapshot are two measures of one thing, and a test
 //! holds them against each other. `docs/probes/README.md` lists them for those who attach.
