@@ -201,8 +201,11 @@ impl Attached {
 
     /// Waits until it has attached. What a script prints in the beginning is shown only after that.
     fn wait(&self, name: &str) {
-        let line = self.lines.iter().find(|line| line.contains(r#""type": "printf""#));
-        assert!(line.is_some(), "{name} does not attach: {:#?}", self.errors.iter().collect::<Vec<_>>());
+        let mut lines = std::iter::from_fn(|| self.lines.recv_timeout(PATIENCE).ok());
+        if !lines.any(|line| line.contains(r#""type": "printf""#)) {
+            let errors = std::iter::from_fn(|| self.errors.recv_timeout(Duration::from_secs(1)).ok());
+            panic!("{name} does not attach: {:#?}", errors.collect::<Vec<_>>());
+        }
     }
 
     /// Ends it as Ctrl-C does; says what its maps contain, by their names, and which of them are histograms.
