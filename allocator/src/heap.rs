@@ -46,10 +46,10 @@ use crate::span::page_table::SEED_BYTE;
 use crate::supply::Supply;
 use crate::sync::{Lock, Rank};
 use crate::system_heap;
-use crate::threads::{self, ThreadSnapshot};
 use crate::thread_cache::record::{HotSlots, Life, Record};
 use crate::thread_cache::registry::Registry;
 use crate::thread_cache::{alloc_direct, birth, free_direct};
+use crate::thread_snapshot::{self, ThreadSnapshot};
 use crate::units::{PAGE_BYTES, in_sampled_zone};
 use crate::word::{self, AWAY, BUSY, FORKING, GONE, UNBORN};
 
@@ -773,9 +773,8 @@ pub(crate) unsafe fn free_of_class(block: NonNull<u8>, class: SizeClass, options
 
 /// Takes back a block beyond the classes, or says why it is none.
 pub(crate) fn free_large(address: usize, options: &Options) -> Result<(), Misuse> {
-    let freed = slow_path(options, |record| {
-        HEAP.supply.large.free(address, record.map(|record| &record.large), &HEAP.supply.page_heap)
-    });
+    let freed =
+        slow_path(options, |record| HEAP.supply.large.free(address, record.map(|record| &record.large), &HEAP.supply.page_heap));
     drop_unless(freed.is_some());
     freed.unwrap_or(Ok(()))
 }
@@ -948,7 +947,7 @@ pub(crate) fn take_snapshot() -> Snapshot {
 
 /// See [`crate::threads`].
 pub(crate) fn threads(into: &mut [ThreadSnapshot]) -> usize {
-    threads::read(&HEAP.registry, into)
+    thread_snapshot::read(&HEAP.registry, into)
 }
 
 /// See [`crate::this_thread`].

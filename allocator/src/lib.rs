@@ -63,7 +63,7 @@
 //!  12  preload/src: the face for C, in builds for it
 //!  11  lib · global_alloc (face for programs) · control (face for operators)
 //!  10  heap: the statics, a thread's birth and death, fork, what the background thread does
-//!   9  scavenger (what goes back, and when) · snapshot · threads
+//!   9  scavenger (what goes back, and when) · snapshot · thread_snapshot
 //!   8  word (where a thread's slots are) · recall (caches of sleeping threads) · guard (limits in force)
 //!   7  thread_cache: fast and slow paths, records, their registry
 //!   6  supply: the shared rooms of one heap, and the way a magazine takes through them
@@ -139,7 +139,7 @@ cfg_select! {
         mod surroundings;
         mod sync;
         mod thread_cache;
-        mod threads;
+        mod thread_snapshot;
         mod units;
         mod system_heap;
         mod word;
@@ -153,7 +153,7 @@ cfg_select! {
         pub use pauses::{PAUSES_KEPT, Pause, PauseKind, PauseSummary};
         pub use requests::RequestSamples;
         pub use snapshot::{Bytes, CLASSES, ClassSnapshot, Events, LargeSnapshot, SPANS_BY_FREE, Snapshot};
-        pub use threads::ThreadSnapshot;
+        pub use thread_snapshot::ThreadSnapshot;
     }
 }
 
