@@ -37,8 +37,11 @@ struct Book {
     frees_ended: [AtomicU64; KINDS],
 }
 
-const NONE: [AtomicU64; KINDS] = [const { AtomicU64::new(0) }; KINDS];
-static BOOK: Book = Book { allocations_begun: NONE, allocations_ended: NONE, frees_begun: NONE, frees_ended: NONE };
+static BOOK: Book = Book { allocations_begun: blank(), allocations_ended: blank(), frees_begun: blank(), frees_ended: blank() };
+
+const fn blank() -> [AtomicU64; KINDS] {
+    [const { AtomicU64::new(0) }; KINDS]
+}
 
 fn read(page: &[AtomicU64; KINDS]) -> [u64; KINDS] {
     std::array::from_fn(|kind| page[kind].load(Ordering::SeqCst))
