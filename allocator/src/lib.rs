@@ -234,3 +234,11 @@ pub fn this_thread() -> Option<ThreadSnapshot> {
 pub fn each_mapping(mut each: impl FnMut(core::ops::Range<usize>)) {
     heap::each_mapping(&mut each);
 }
+
+/// Memory that this process may have, in bytes: the machine's, or what the control group or one above it allows (version 2), whichever is
+/// less. `None`: nobody can say. Allocates nothing; reads some small files.
+#[must_use]
+#[cfg(not(loom))]
+pub fn memory_bytes() -> Option<usize> {
+    surroundings::memory_bytes()
+}

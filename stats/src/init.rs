@@ -5,4 +5,7 @@
 /// ```
 /// freestone_stats::init();
 /// ```
-pub fn init() {}
+pub fn init() {
+    #[cfg(feature = "recorder")]
+    crate::recorder::start_from_environment();
+}

@@ -68,6 +68,8 @@ mod ledger;
 pub mod pressure;
 mod process;
 mod rates;
+#[cfg(feature = "recorder")]
+pub mod recorder;
 mod report;
 mod snapshot;
 mod threads;
