@@ -44,6 +44,7 @@ impl Identity {
 ///
 /// An earlier recording there is renamed to `PATH.1`, and so on up to `.3`. Nothing else that is there is touched.
 pub(super) fn make(path: &Path, bytes: usize, header: &mut Header) -> Result<Made, StartError> {
+    let mut aside = false;
     // Between any two steps somebody else may do the same. Whoever holds the lock of the file that has the name goes on.
     for _ in 0..8 {
         let file = open(path)?;
@@ -59,6 +60,7 @@ pub(super) fn make(path: &Path, bytes: usize, header: &mut Header) -> Result<Mad
                 return Err(StartError::NotARecording(path.to_owned()));
             }
             put_aside(path)?;
+            aside = true;
             continue;
         }
         return match fill(&file, bytes, header) {
@@ -66,6 +68,9 @@ pub(super) fn make(path: &Path, bytes: usize, header: &mut Header) -> Result<Mad
             Err(error) => {
                 // Half a recording is no use to anybody, least of all on a full disk.
                 let _ = fs::remove_file(path);
+                if aside {
+                    let _ = fs::rename(kept(path, 1), path);
+                }
                 Err(StartError::Io("make room for", path.to_owned(), error))
             }
         };
@@ -120,23 +125,25 @@ fn is_recording(file: &File) -> bool {
 
 /// Renames the recording at a path to `PATH.1`, what was there to `PATH.2`, and so on.
 fn put_aside(path: &Path) -> Result<(), StartError> {
-    let kept = |number: usize| {
-        let mut name = OsString::from(path);
-        name.push(format!(".{number}"));
-        PathBuf::from(name)
-    };
     let is_free = |path: &Path| matches!(fs::symlink_metadata(path), Err(error) if error.kind() == io::ErrorKind::NotFound);
-    let last = (1..=KEPT).find(|&number| is_free(&kept(number))).unwrap_or(KEPT);
+    let last = (1..=KEPT).find(|&number| is_free(&kept(path, number))).unwrap_or(KEPT);
     for number in 1..=last {
-        let name = kept(number);
+        let name = kept(path, number);
         if !is_free(&name) && !is_own_recording(&name) {
             return Err(StartError::NotARecording(name));
         }
     }
     for number in (1..last).rev() {
-        fs::rename(kept(number), kept(number + 1)).map_err(io_error("rename", &kept(number)))?;
+        fs::rename(kept(path, number), kept(path, number + 1)).map_err(io_error("rename", &kept(path, number)))?;
     }
-    fs::rename(path, kept(1)).map_err(io_error("rename", path))
+    fs::rename(path, kept(path, 1)).map_err(io_error("rename", path))
+}
+
+/// The name of an earlier recording.
+fn kept(path: &Path, number: usize) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(format!(".{number}"));
+    name.into()
 }
 
 fn is_own_recording(path: &Path) -> bool {

@@ -513,7 +513,8 @@ impl fmt::Debug for Costs {
 impl Costs {
     /// A recording that nobody writes to but who measures.
     pub fn new(path: &Path, bytes: usize) -> Result<Self, StartError> {
-        let (writer, _, started) = make(path, super::INTERVAL, bytes)?;
+        let (mut writer, _, started) = make(path, super::INTERVAL, bytes)?;
+        bus::guard(writer.memory());
         let recorded = Recorded::default();
         Ok(Self { writer, recorded, number: 0, started, path: path.to_owned(), buffer: [0; SLOT_BYTES_MAX] })
     }
