@@ -86,6 +86,9 @@ pub(crate) enum Verb {
     Program(Program),
     /// Run the classic allocator patterns on several malloc libraries, and compare time and memory.
     Patterns(Patterns),
+    /// Read what a flight recorder wrote (`FREESTONE_RECORDER=FILE` in the program).
+    #[command(subcommand)]
+    Recorder(Recorder),
     /// Our own: run a command and say what it cost.
     #[command(hide = true)]
     Launch {
@@ -114,6 +117,36 @@ pub(crate) enum Verb {
     /// Our own: say where malloc comes from.
     #[command(hide = true)]
     Proof,
+}
+
+/// What to do with a recording.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Recorder {
+    /// Tell the story of the last minute: of a process that was killed, or of one that runs.
+    Show {
+        /// The recording.
+        file: PathBuf,
+        /// Tell of so much time before the end.
+        #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+        seconds: u64,
+    },
+    /// Watch a process that runs: once a second, until q or Ctrl-C, or until it ends.
+    Follow {
+        /// The recording.
+        file: PathBuf,
+        /// Say it once.
+        #[arg(long)]
+        once: bool,
+    },
+    /// Measure what recording costs here, by the map and by `write`, in turns.
+    Compare {
+        /// How many turns each gets; fewer than six say nothing at 95 %.
+        #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u64).range(1..=1000))]
+        rounds: u64,
+        /// Where the files are made; without it, in the folder for temporary ones.
+        #[arg(long, value_name = "FOLDER")]
+        folder: Option<PathBuf>,
+    },
 }
 
 /// Who takes part by `LD_PRELOAD`, and how a session goes.

@@ -16,6 +16,8 @@
 //!   arguments → preload → program or patterns → child, rounds → statistics → report
 //!               who, proved                     every process
 //! ```
+//!
+//! And `recorder` reads what a flight recorder wrote; it has a folder to itself.
 
 mod arguments;
 mod cargo;
@@ -27,6 +29,7 @@ mod patterns;
 mod preload;
 mod program;
 mod record;
+mod recorder;
 mod report;
 mod rounds;
 mod session;
@@ -107,6 +110,10 @@ fn obey(arguments: &Arguments) -> Result<Ending> {
         Some(Verb::Patterns(asked)) => patterns::compare(asked, format),
         Some(Verb::Pattern { name, percent, threads }) => {
             patterns::run(name, Extent { percent: *percent, threads: *threads })?;
+            Ok(Ending::Well)
+        }
+        Some(Verb::Recorder(asked)) => {
+            recorder::obey(asked)?;
             Ok(Ending::Well)
         }
         Some(Verb::Launch { library, output, command }) => {
