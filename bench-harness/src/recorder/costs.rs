@@ -1,8 +1,9 @@
 //! What recording costs: by stores into a map, as the recorder does it, and by `write`, in turns.
 //!
 //! Each way writes the same snapshots of the same heap in the same layout: into a map, at its place in a file by one `pwrite`, or at the end of
-//! a growing file by one `write`. All three survive SIGKILL. Once back to back, with everything in the processor's caches; and once with a rest
-//! before each, as it is in life.
+//! a growing file by one `write`. All three survive SIGKILL. Once back to back, with everything in the processor's caches; once with a rest
+//! before each; and once into pages that are on the disk already, of which the kernel wants to know when they are written to again. A recorder
+//! at one record per second finds both: cold caches, and such pages.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::fmt::Write;
@@ -27,10 +28,37 @@ static HEAP: Freestone = Freestone::new();
 /// Of the recording, as it is by default.
 const BYTES: usize = 4 << 20;
 const SLOT_BYTES: u64 = 4096;
-/// So many records make a turn: back to back, and rested.
-const AT_ONCE: u32 = 2000;
-const RESTED: u32 = 100;
 const REST: Duration = Duration::from_millis(2);
+
+/// How records follow each other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Pace {
+    AtOnce,
+    Rested,
+    /// As at once, after everything went to the disk.
+    Clean,
+}
+
+impl Pace {
+    const ALL: [Self; 3] = [Self::AtOnce, Self::Rested, Self::Clean];
+
+    /// So many records make a turn. Into clean pages not more than there are.
+    fn records(self) -> usize {
+        match self {
+            Self::AtOnce => 2000,
+            Self::Rested => 100,
+            Self::Clean => 800,
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Self::AtOnce => "Back to back",
+            Self::Rested => "After a rest of 2 ms each",
+            Self::Clean => "Into pages that are on the disk already (fsync before each turn)",
+        }
+    }
+}
 
 /// What is done with a snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -119,24 +147,29 @@ impl Ways {
         Ok(())
     }
 
-    /// Takes so many snapshots and writes them; what counts is the writing, and for [`Way::Taken`] the taking.
-    fn turn(&mut self, way: Way, records: u32, rest: Option<Duration>) -> Result<Turn> {
-        let mut turn = Turn::default();
-        for _ in 0..records {
-            if let Some(rest) = rest {
-                thread::sleep(rest);
+    /// Takes snapshots and writes them. What counts is the writing, for [`Way::Taken`] the taking; and of a turn the record in the middle, since
+    /// now and then somebody else wants the processor.
+    fn turn(&mut self, way: Way, pace: Pace) -> Result<Turn> {
+        if pace == Pace::Clean {
+            for name in ["map", "ring", "log"] {
+                File::open(self.folder.join(name)).and_then(|file| file.sync_all()).context("cannot flush a file")?;
+            }
+        }
+        let mut records = Vec::with_capacity(pace.records());
+        for _ in 0..pace.records() {
+            if pace == Pace::Rested {
+                thread::sleep(REST);
             }
             let taking = Stopwatch::start();
             let snapshot = freestone_stats::snapshot();
             let taken = taking.stop();
             let writing = Stopwatch::start();
             self.write(way, &snapshot)?;
-            let one = if way == Way::Taken { taken } else { writing.stop() };
-            turn.wall_ns += one.wall_ns / f64::from(records);
-            turn.processor_ns += one.processor_ns / f64::from(records);
+            records.push(if way == Way::Taken { taken } else { writing.stop() });
         }
         self.log.set_len(0).context("cannot empty a file")?;
-        Ok(turn)
+        let median = |of: fn(&Turn) -> f64| Estimate::of(records.iter().map(of)).map_or(0.0, |estimate| estimate.median);
+        Ok(Turn { wall_ns: median(|turn| turn.wall_ns), processor_ns: median(|turn| turn.processor_ns) })
     }
 }
 
@@ -182,40 +215,46 @@ pub(super) fn compare(rounds: u64, folder: Option<&Path>) -> Result<String> {
     let folder = folder.unwrap_or(&temporary);
     let mut ways = Ways::new(folder)?;
     let mut text = format!("Recording a snapshot: {rounds} turns of each way, one after the other, in {}\n", folder.display());
-    // The clocks themselves, which are part of every figure.
-    let clocks = Estimate::of((0..1000).map(|_| Stopwatch::start().stop().wall_ns));
-    for (title, records, rest) in [("back to back", AT_ONCE, None), ("after a rest of 2 ms each", RESTED, Some(REST))] {
+    for pace in Pace::ALL {
         let mut turns: [Vec<Turn>; 4] = Default::default();
         for round in 0..rounds {
             // In another order each time, so that none always comes after the same.
             for place in 0..4 {
                 let index = ((round + place) % 4) as usize;
-                turns[index].push(ways.turn(Way::ALL[index], records, rest)?);
+                turns[index].push(ways.turn(Way::ALL[index], pace)?);
             }
         }
-        let _ = writeln!(text, "\n{title} ({records} records a turn)");
-        let _ = writeln!(text, "  {:<38}{:>12}{:>9}{:>12}{:>16}", "", "time", "±", "CPU", "CPU share at 1/s");
-        for (way, turns) in Way::ALL.into_iter().zip(&turns) {
-            let wall = Estimate::of(turns.iter().map(|turn| turn.wall_ns));
-            let processor = Estimate::of(turns.iter().map(|turn| turn.processor_ns));
-            if let (Some(wall), Some(processor)) = (wall, processor) {
-                let _ = writeln!(
-                    text,
-                    "  {:<38}{:>9.2} µs{:>7.0} %{:>9.2} µs{:>14.5} %",
-                    way.words(),
-                    wall.median / 1e3,
-                    wall.spread() * 100.0,
-                    processor.median / 1e3,
-                    processor.median / 1e9 * 100.0,
-                );
-            }
-        }
+        table(&mut text, pace, &turns);
     }
+    let clocks: Vec<Turn> = (0..1000).map(|_| Stopwatch::start().stop()).collect();
+    let clock = |of: fn(&Turn) -> f64| Estimate::of(clocks.iter().map(of)).map_or(0.0, |estimate| estimate.median / 1e3);
     let _ = writeln!(
         text,
-        "\nMedians over turns; ± is how far the 95 % interval reaches. Two clocks that are read around each record are in every figure:\n{:.2} µs. \
-         What the page cache writes to the disk later is the same for the map and for pwrite, and is not in here.",
-        clocks.map_or(0.0, |clocks| clocks.median) / 1e3
+        "\nMedians over turns of the median record; ± is how far the 95 % interval reaches. Looking at the clocks is in\n\
+         every figure: {:.2} µs of time, {:.2} µs of CPU. What the kernel writes to the disk later, and when, is the same\n\
+         for the map and for pwrite, and is in none.",
+        clock(|turn| turn.wall_ns),
+        clock(|turn| turn.processor_ns),
     );
     Ok(text)
+}
+
+fn table(text: &mut String, pace: Pace, turns: &[Vec<Turn>; 4]) {
+    let _ = writeln!(text, "\n{} ({} records a turn)", pace.words(), pace.records());
+    let _ = writeln!(text, "  {:<38}{:>12}{:>9}{:>12}{:>19}", "", "time", "±", "CPU", "CPU share at 1/s");
+    for (way, turns) in Way::ALL.into_iter().zip(turns) {
+        let wall = Estimate::of(turns.iter().map(|turn| turn.wall_ns));
+        let processor = Estimate::of(turns.iter().map(|turn| turn.processor_ns));
+        if let (Some(wall), Some(processor)) = (wall, processor) {
+            let _ = writeln!(
+                text,
+                "  {:<38}{:>9.2} µs{:>7.0} %{:>9.2} µs{:>17.5} %",
+                way.words(),
+                wall.median / 1e3,
+                wall.spread() * 100.0,
+                processor.median / 1e3,
+                processor.median / 1e9 * 100.0,
+            );
+        }
+    }
 }
