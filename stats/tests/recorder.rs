@@ -123,19 +123,19 @@ fn writes_without_a_pause(path: &Path) {
     let mut writer = costs::Costs::new(path, SMALL).expect("it starts");
     answer("ready");
     loop {
-        writer.store(&freestone_stats::snapshot());
+        writer.store(&mut freestone_stats::snapshot());
     }
 }
 
 /// Enters a mode in which any system call but `read` and `write` is the end, and writes records in it.
 fn makes_no_system_call(path: &Path) {
     let mut writer = costs::Costs::new(path, SMALL).expect("it starts");
-    let snapshot = freestone_stats::snapshot();
-    writer.store(&snapshot);
+    let mut snapshot = freestone_stats::snapshot();
+    writer.store(&mut snapshot);
     // SAFETY: the arguments are numbers.
     assert_eq!(unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_STRICT) }, 0);
     for _ in 0..1000 {
-        writer.store(&snapshot);
+        writer.store(&mut snapshot);
     }
     // SAFETY: the text is readable; so is nothing that ends the thread.
     unsafe { libc::write(1, c"> written\n".as_ptr().cast(), 10) };
@@ -552,7 +552,9 @@ fn what_is_not_ours_is_not_touched() {
     let path = folder.join("its.rec");
     drop(start(&path));
     fs::rename(&letter, folder.join("its.rec.1")).expect("a free name");
-    assert!(matches!(Builder::new().bytes(SMALL).start(&path), Err(StartError::NotARecording(path)) if path.ends_with("its.rec.1")));
+    assert!(
+        matches!(Builder::new().bytes(SMALL).start(&path), Err(StartError::NotARecording(path)) if path.ends_with("its.rec.1"))
+    );
     assert_eq!(fs::read_to_string(folder.join("its.rec.1")).expect("it is there"), "Dear diary,");
 
     let missing = recorder::start(folder.join("no/such/folder")).expect_err("there is no folder").to_string();

@@ -123,19 +123,19 @@ impl Ways {
         let map = Costs::new(&folder.join("map"), BYTES)?;
         let mut ways = Self { map, ring, log, number: 0, slots: Costs::snapshots(BYTES), folder };
         // Every page of every file is there once before it is measured.
-        let snapshot = freestone_stats::snapshot();
+        let mut snapshot = freestone_stats::snapshot();
         for _ in 0..ways.slots {
-            ways.write(Way::Map, &snapshot)?;
-            ways.write(Way::Pwrite, &snapshot)?;
+            ways.write(Way::Map, &mut snapshot)?;
+            ways.write(Way::Pwrite, &mut snapshot)?;
         }
         Ok(ways)
     }
 
-    fn write(&mut self, way: Way, snapshot: &Snapshot) -> Result<()> {
+    fn write(&mut self, way: Way, snapshot: &mut Snapshot) -> Result<()> {
         self.number += 1;
         match way {
             Way::Taken => {
-                black_box(snapshot);
+                black_box(&*snapshot);
             }
             Way::Map => self.map.store(snapshot),
             Way::Pwrite => {
@@ -161,10 +161,10 @@ impl Ways {
                 thread::sleep(REST);
             }
             let taking = Stopwatch::start();
-            let snapshot = freestone_stats::snapshot();
+            let mut snapshot = freestone_stats::snapshot();
             let taken = taking.stop();
             let writing = Stopwatch::start();
-            self.write(way, &snapshot)?;
+            self.write(way, &mut snapshot)?;
             records.push(if way == Way::Taken { taken } else { writing.stop() });
         }
         self.log.set_len(0).context("cannot empty a file")?;

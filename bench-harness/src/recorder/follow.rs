@@ -91,7 +91,12 @@ fn picture(recording: &Recording) -> String {
     }
     if let Some(worst) = recording.pauses.iter().filter(|its| its.taken >= since).max_by_key(|its| its.pause.took_ns) {
         let took = super::words::short_duration(worst.pause.took_ns);
-        let _ = writeln!(text, "  {}  the longest pause of the last minute: {took} ({})", clock(worst.taken), size(worst.pause.bytes));
+        let _ = writeln!(
+            text,
+            "  {}  the longest pause of the last minute: {took} ({})",
+            clock(worst.taken),
+            size(worst.pause.bytes)
+        );
     }
     text
 }

@@ -73,7 +73,11 @@ fn ending(text: &mut String, recording: &Recording) {
         (Some(_), _) => writeln!(text, "  Recording ended; last record {last}."),
         (None, Life::Running) => match stalled(recording) {
             Some(since) => {
-                writeln!(text, "  {ALARM} It is still running, but has recorded nothing for {}; last record {last}.", duration(since))
+                writeln!(
+                    text,
+                    "  {ALARM} It is still running, but has recorded nothing for {}; last record {last}.",
+                    duration(since)
+                )
             }
             None => writeln!(text, "  It is still running; last record {last}."),
         },

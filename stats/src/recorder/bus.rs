@@ -99,9 +99,7 @@ fn replace(address: usize) -> bool {
     // SAFETY: errno is a thread's own.
     let errno = unsafe { *libc::__errno_location() };
     // SAFETY: the range is the recording's mapping, all of it; who stores there does not care what is there.
-    let got = unsafe {
-        libc::mmap(ptr::without_provenance_mut(start), bytes, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)
-    };
+    let got = unsafe { libc::mmap(ptr::without_provenance_mut(start), bytes, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
     // SAFETY: as above.
     unsafe { *libc::__errno_location() = errno };
     got != libc::MAP_FAILED

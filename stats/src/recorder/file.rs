@@ -81,7 +81,8 @@ pub(super) fn make(path: &Path, bytes: usize, header: &mut Header) -> Result<Mad
 fn open(path: &Path) -> Result<File, StartError> {
     // Never through a symlink, and never waiting for somebody at the other end of a pipe. That no child keeps it is the standard library's way.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(path);
+    let opened =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(path);
     opened.map_err(|error| match error.raw_os_error() {
         Some(libc::ELOOP) => StartError::Refused(path.to_owned(), Refusal::Symlink),
         Some(libc::EISDIR | libc::ENXIO | libc::ENODEV) => StartError::Refused(path.to_owned(), Refusal::NotAFile),

@@ -13,13 +13,16 @@
 //! a thousand pauses a second push out neither snapshots nor the one event that tells.
 //!
 //! What is in a record is said once, by a function that visits its fields in order: writing and reading are two visitors of it, and cannot
-//! disagree. A record may get longer at its end without a new version: who knows less ignores the rest, who knows more keeps its defaults.
+//! disagree. A record may get longer at its end without a new version: who knows less ignores the rest, who knows more keeps its defaults. Counts
+//! take as many bytes as they need (seven bits in each, the highest says that more follow). The page of a snapshot then has room for all classes
+//! of any program; should it not, what matters least comes last and is missing. Spans by their free blocks are not kept at all.
 
 use std::ops::Range;
 
-use freestone::{CLASSES, Pause, PauseKind};
+use freestone::{CLASSES, Pause, PauseKind, RequestSamples, SlowPath, TIME_BUCKETS};
 
 use super::{Ending, LimitKind};
+use crate::Snapshot;
 
 /// What every recording begins with.
 pub(super) const MAGIC: [u8; 8] = *b"freestrc";
@@ -44,6 +47,7 @@ const BELIEVED_MAX: u64 = 1 << 57;
 
 // The snapshot's classes are written one after the other: another number of them is another layout.
 const _: () = assert!(CLASSES == 92 && PauseKind::COUNT == 7, "raise VERSION");
+const _: () = assert!(SlowPath::COUNT == 4 && TIME_BUCKETS == 26, "raise VERSION");
 
 /// What is kept apart from what.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -103,6 +107,8 @@ impl Ring {
 pub(super) trait Visit {
     /// Bytes as they are.
     fn raw(&mut self, bytes: &mut [u8]);
+    /// A number in as many bytes as it needs.
+    fn short(&mut self, value: &mut u64);
     /// A field has a value that no process has.
     fn doubt(&mut self) {}
 
@@ -121,7 +127,7 @@ pub(super) trait Visit {
 
     /// A count or a size.
     fn count(&mut self, value: &mut u64) {
-        self.u64(value);
+        self.short(value);
         if *value > BELIEVED_MAX {
             self.doubt();
         }
@@ -133,13 +139,6 @@ pub(super) trait Visit {
         *value = usize::try_from(wide).unwrap_or(usize::MAX);
     }
 
-    /// A count of which there are never many: four bytes. More is written as the most that fits.
-    fn short_count(&mut self, value: &mut u64) {
-        let mut bytes = u32::try_from(*value).unwrap_or(u32::MAX).to_le_bytes();
-        self.raw(&mut bytes);
-        *value = u32::from_le_bytes(bytes).into();
-    }
-
     fn flag(&mut self, value: &mut bool) {
         let mut byte = u8::from(*value);
         self.u8(&mut byte);
@@ -147,14 +146,15 @@ pub(super) trait Visit {
     }
 
     fn optional_size(&mut self, value: &mut Option<usize>) {
-        let mut wide = value.map_or(u64::MAX, |bytes| bytes as u64);
-        self.u64(&mut wide);
-        *value = usize::try_from(wide).ok().filter(|_| wide <= BELIEVED_MAX);
+        // One more than it is, so that none is zero.
+        let mut wide = value.map_or(0, |bytes| (bytes as u64).saturating_add(1));
+        self.short(&mut wide);
+        *value = wide.checked_sub(1).filter(|&bytes| bytes <= BELIEVED_MAX).and_then(|bytes| usize::try_from(bytes).ok());
     }
 
     fn text(&mut self, text: &mut Text<'_>) {
         let mut length = text.length() as u64;
-        self.short_count(&mut length);
+        self.count(&mut length);
         text.visit(length as usize, self);
     }
 }
@@ -190,32 +190,57 @@ impl Text<'_> {
     }
 }
 
-/// Writes fields. What does not fit is left out, and shows as a field that was not there.
+/// Writes fields. From the first that does not fit on, nothing is written.
 pub(super) struct Encoder<'a> {
     bytes: &'a mut [u8],
     length: usize,
+    is_full: bool,
 }
 
 impl<'a> Encoder<'a> {
     pub(super) fn new(bytes: &'a mut [u8]) -> Self {
-        Self { bytes, length: 0 }
+        Self { bytes, length: 0, is_full: false }
     }
 
     /// How many bytes were written.
     pub(super) fn length(&self) -> usize {
         self.length
     }
+
+    /// Did something not fit?
+    #[cfg(test)]
+    pub(super) fn is_full(&self) -> bool {
+        self.is_full
+    }
 }
 
 impl Visit for Encoder<'_> {
     fn raw(&mut self, bytes: &mut [u8]) {
-        debug_assert!(self.length + bytes.len() <= self.bytes.len(), "the record does not fit its slot");
-        if let Some(place) = self.bytes.get_mut(self.length..self.length + bytes.len()) {
-            place.copy_from_slice(bytes);
-            self.length += bytes.len();
+        match self.bytes.get_mut(self.length..self.length + bytes.len()) {
+            Some(place) if !self.is_full => {
+                place.copy_from_slice(bytes);
+                self.length += bytes.len();
+            }
+            _ => self.is_full = true,
         }
     }
+
+    fn short(&mut self, value: &mut u64) {
+        let mut bytes = [0; SHORT_BYTES_MAX];
+        let mut left = *value;
+        let mut length = 0;
+        while left >= 0x80 {
+            bytes[length] = left as u8 | 0x80;
+            left >>= 7;
+            length += 1;
+        }
+        bytes[length] = left as u8;
+        self.raw(&mut bytes[..=length]);
+    }
 }
+
+/// Seven bits in each.
+const SHORT_BYTES_MAX: usize = 10;
 
 /// Reads fields. Those beyond the end keep what they have.
 pub(super) struct Decoder<'a> {
@@ -245,6 +270,21 @@ impl Visit for Decoder<'_> {
             // Whatever follows is not there either.
             None => self.bytes = &[],
         }
+    }
+
+    fn short(&mut self, value: &mut u64) {
+        let mut read = 0;
+        for (place, &byte) in self.bytes.iter().take(SHORT_BYTES_MAX).enumerate() {
+            read |= u64::from(byte & 0x7f) << (7 * place);
+            if byte < 0x80 {
+                *value = read;
+                self.bytes = &self.bytes[place + 1..];
+                return;
+            }
+        }
+        // Cut short, or longer than any number.
+        self.doubtful |= self.bytes.len() >= SHORT_BYTES_MAX;
+        self.bytes = &[];
     }
 
     fn doubt(&mut self) {
@@ -322,126 +362,152 @@ impl Moment {
     }
 }
 
-/// A snapshot as it is recorded.
-#[derive(Clone, PartialEq, Debug, Default)]
-pub(super) struct Recorded {
+/// A snapshot as it is recorded: its two clocks are in the moment.
+pub(super) struct Recorded<'a> {
     pub(super) moment: Moment,
-    pub(super) heap: freestone::Snapshot,
-    pub(super) resident_is_known: bool,
-    pub(super) resident_bytes: u64,
-    pub(super) file_backed_bytes: u64,
+    pub(super) snapshot: &'a mut Snapshot,
 }
 
-impl Recorded {
+impl Recorded<'_> {
     pub(super) fn fields(&mut self, visit: &mut impl Visit) {
         self.moment.fields(visit);
-        visit.flag(&mut self.resident_is_known);
-        visit.count(&mut self.resident_bytes);
-        visit.count(&mut self.file_backed_bytes);
-        self.totals(visit);
-        self.events(visit);
-        self.limits(visit);
-        self.classes(visit);
+        let mut is_known = self.snapshot.resident.is_some();
+        let mut resident = self.snapshot.resident.unwrap_or_default();
+        visit.flag(&mut is_known);
+        visit.count(&mut resident.total);
+        visit.count(&mut resident.file_backed);
+        self.snapshot.resident = is_known.then_some(resident);
+        let heap = &mut self.snapshot.heap;
+        totals(heap, visit);
+        events(&mut heap.events, visit);
+        limits(heap, visit);
+        classes(heap, visit);
+        slow_paths(heap, visit);
+        details(heap, visit);
     }
+}
 
-    fn totals(&mut self, visit: &mut impl Visit) {
-        let heap = &mut self.heap;
-        visit.count(&mut heap.allocations);
-        visit.count(&mut heap.frees);
-        visit.u64(&mut heap.allocated_bytes);
-        visit.u64(&mut heap.freed_bytes);
-        let bytes = &mut heap.bytes;
-        for size in [
-            &mut bytes.live,
-            &mut bytes.thread_cached,
-            &mut bytes.depot,
-            &mut bytes.holes,
-            &mut bytes.dirty,
-            &mut bytes.released,
-            &mut bytes.metadata,
-            &mut bytes.lost_at_fork,
-        ] {
-            visit.size(size);
-        }
-        visit.count(&mut heap.large.allocations);
-        visit.count(&mut heap.large.frees);
-        visit.count(&mut heap.large.allocated_bytes);
-        visit.count(&mut heap.large.freed_bytes);
-        visit.size(&mut heap.thread_records);
-        visit.size(&mut heap.thread_records_pooled);
-        visit.flag(&mut heap.background_thread);
-        visit.flag(&mut heap.approximate);
+fn totals(heap: &mut freestone::Snapshot, visit: &mut impl Visit) {
+    visit.count(&mut heap.allocations);
+    visit.count(&mut heap.frees);
+    visit.u64(&mut heap.allocated_bytes);
+    visit.u64(&mut heap.freed_bytes);
+    let bytes = &mut heap.bytes;
+    for size in [
+        &mut bytes.live,
+        &mut bytes.thread_cached,
+        &mut bytes.depot,
+        &mut bytes.holes,
+        &mut bytes.dirty,
+        &mut bytes.released,
+        &mut bytes.metadata,
+        &mut bytes.profiler,
+        &mut bytes.lost_at_fork,
+    ] {
+        visit.size(size);
     }
+    visit.count(&mut heap.large.allocations);
+    visit.count(&mut heap.large.frees);
+    visit.count(&mut heap.large.allocated_bytes);
+    visit.count(&mut heap.large.freed_bytes);
+    visit.size(&mut heap.thread_records);
+    visit.size(&mut heap.thread_records_pooled);
+    visit.flag(&mut heap.background_thread);
+    visit.flag(&mut heap.approximate);
+}
 
-    fn events(&mut self, visit: &mut impl Visit) {
-        let events = &mut self.heap.events;
-        for count in [
-            &mut events.exchanges,
-            &mut events.refills,
-            &mut events.flushes,
-            &mut events.depot_takes,
-            &mut events.depot_puts,
-            &mut events.span_births,
-            &mut events.span_deaths,
-            &mut events.maps,
-            &mut events.unmaps,
-            &mut events.purges,
-            &mut events.advices,
-            &mut events.moves,
-            &mut events.refusals,
-            &mut events.record_births,
-            &mut events.record_adoptions,
-            &mut events.ticks,
-            &mut events.recalls,
-            &mut events.background_starts,
-            &mut events.samples,
-            &mut events.sample_ends,
-            &mut events.dropped,
-        ] {
-            visit.count(count);
-        }
+fn events(events: &mut freestone::Events, visit: &mut impl Visit) {
+    for count in [
+        &mut events.exchanges,
+        &mut events.refills,
+        &mut events.flushes,
+        &mut events.depot_takes,
+        &mut events.depot_puts,
+        &mut events.span_births,
+        &mut events.span_deaths,
+        &mut events.maps,
+        &mut events.unmaps,
+        &mut events.purges,
+        &mut events.advices,
+        &mut events.moves,
+        &mut events.refusals,
+        &mut events.record_births,
+        &mut events.record_adoptions,
+        &mut events.ticks,
+        &mut events.recalls,
+        &mut events.background_starts,
+        &mut events.samples,
+        &mut events.sample_ends,
+        &mut events.dropped,
+    ] {
+        visit.count(count);
     }
+}
 
-    fn limits(&mut self, visit: &mut impl Visit) {
-        let limits = &mut self.heap.limits;
-        visit.optional_size(&mut limits.memory_limit);
-        visit.optional_size(&mut limits.hard_limit);
-        visit.size(&mut limits.held);
-        visit.count(&mut limits.assists);
-        visit.count(&mut limits.exceeded);
-        visit.count(&mut limits.fuse_trips);
-        visit.flag(&mut limits.fuse_sticky);
-        for pause in &mut self.heap.pauses {
-            visit.count(&mut pause.count);
-            visit.count(&mut pause.total_ns);
-            visit.count(&mut pause.p50_ns);
-            visit.count(&mut pause.p99_ns);
-            visit.count(&mut pause.max_ns);
-            visit.count(&mut pause.bytes);
-        }
+fn limits(heap: &mut freestone::Snapshot, visit: &mut impl Visit) {
+    let limits = &mut heap.limits;
+    visit.optional_size(&mut limits.memory_limit);
+    visit.optional_size(&mut limits.hard_limit);
+    visit.size(&mut limits.held);
+    visit.count(&mut limits.assists);
+    visit.count(&mut limits.exceeded);
+    visit.count(&mut limits.fuse_trips);
+    visit.flag(&mut limits.fuse_sticky);
+    for pause in &mut heap.pauses {
+        visit.count(&mut pause.count);
+        visit.count(&mut pause.total_ns);
+        visit.count(&mut pause.p50_ns);
+        visit.count(&mut pause.p99_ns);
+        visit.count(&mut pause.max_ns);
+        visit.count(&mut pause.bytes);
     }
+}
 
-    fn classes(&mut self, visit: &mut impl Visit) {
-        for class in &mut self.heap.classes {
-            let mut block_bytes = class.block_bytes as u64;
-            visit.short_count(&mut block_bytes);
-            class.block_bytes = usize::try_from(block_bytes).unwrap_or(usize::MAX);
-            visit.u64(&mut class.allocations);
-            visit.u64(&mut class.frees);
-            visit.short_count(&mut class.thread_cached);
-            visit.short_count(&mut class.depot);
-            visit.short_count(&mut class.spans);
-            // In bytes: whoever reads this multiplies.
-            let in_bytes = class.allocations.max(class.frees).checked_mul(block_bytes.max(1));
-            if in_bytes.is_none_or(|bytes| bytes > BELIEVED_MAX) {
-                visit.doubt();
-            }
-        }
-        // Sums of the classes.
-        if self.heap.allocated_bytes.max(self.heap.freed_bytes) > BELIEVED_MAX << 5 {
+fn classes(heap: &mut freestone::Snapshot, visit: &mut impl Visit) {
+    for class in &mut heap.classes {
+        visit.size(&mut class.block_bytes);
+        visit.short(&mut class.allocations);
+        visit.short(&mut class.frees);
+        visit.count(&mut class.thread_cached);
+        visit.count(&mut class.depot);
+        visit.count(&mut class.spans);
+        // In bytes: whoever reads this multiplies.
+        let blocks = class.allocations.max(class.frees).max(class.thread_cached).max(class.depot);
+        if blocks.checked_mul(class.block_bytes.max(1) as u64).is_none_or(|bytes| bytes > BELIEVED_MAX) {
             visit.doubt();
         }
     }
+    // Sums of the classes.
+    if heap.allocated_bytes.max(heap.freed_bytes) > BELIEVED_MAX << 5 {
+        visit.doubt();
+    }
+}
+
+fn slow_paths(heap: &mut freestone::Snapshot, visit: &mut impl Visit) {
+    for path in &mut heap.slow_paths {
+        visit.count(&mut path.count);
+        visit.count(&mut path.total_ns);
+        path.buckets.iter_mut().for_each(|count| visit.count(count));
+    }
+}
+
+/// Of classes what matters least.
+fn details(heap: &mut freestone::Snapshot, visit: &mut impl Visit) {
+    requests(&mut heap.large.requests, visit);
+    for class in &mut heap.classes {
+        visit.size(&mut class.span_bytes);
+        visit.size(&mut class.holes_bytes);
+        requests(&mut class.requests, visit);
+        if class.spans.checked_mul(class.span_bytes as u64).is_none_or(|bytes| bytes > BELIEVED_MAX) {
+            visit.doubt();
+        }
+    }
+}
+
+fn requests(requests: &mut RequestSamples, visit: &mut impl Visit) {
+    visit.count(&mut requests.count);
+    visit.count(&mut requests.slack_bytes);
+    visit.short(&mut requests.slack_squared);
 }
 
 /// Writes or reads a pause.

@@ -73,9 +73,9 @@ const INTERVAL_MIN: Duration = Duration::from_millis(10);
 const INTERVAL_MAX: Duration = Duration::from_secs(3600);
 /// The size of a recording: 895 snapshots, 14 minutes at one per second.
 const BYTES: usize = 4 << 20;
-/// From 55 snapshots to 57,000.
+/// From 55 snapshots to 14,000.
 const BYTES_MIN: usize = 256 << 10;
-const BYTES_MAX: usize = 256 << 20;
+const BYTES_MAX: usize = 64 << 20;
 
 /// Starts recording to a file, once a second. The same as `Builder::new().start(path)`.
 ///
@@ -112,7 +112,7 @@ impl Builder {
         Self { interval: interval.clamp(INTERVAL_MIN, INTERVAL_MAX), ..self }
     }
 
-    /// A file of so many bytes, rounded up to 64 KiB: between 256 KiB and 256 MiB. Of every 4 KiB, seven eighths are a snapshot.
+    /// A file of so many bytes, rounded up to 64 KiB: between 256 KiB and 64 MiB. Of every 4 KiB, seven eighths are a snapshot.
     #[must_use]
     pub fn bytes(self, bytes: usize) -> Self {
         Self { bytes: bytes.clamp(BYTES_MIN, BYTES_MAX).next_multiple_of(64 << 10), ..self }

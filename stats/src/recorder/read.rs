@@ -10,11 +10,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use freestone::Pause;
 
 use super::format::{
-    self, BEING_WRITTEN, Decoder, EVENT_ANOMALY, EVENT_ENDING, EVENT_LIMIT, HEADER_BYTES, HEADER_CHECKED_FROM, Header, LimitFields,
-    MAGIC, Moment, NAME_BYTES_MAX, Recorded, Ring, RingOf, SLOT_HEADER_BYTES, TEXT_BYTES_MAX, Text, Texts, VERSION, Visit,
+    self, BEING_WRITTEN, Decoder, EVENT_ANOMALY, EVENT_ENDING, EVENT_LIMIT, HEADER_BYTES, HEADER_CHECKED_FROM, Header,
+    LimitFields, MAGIC, Moment, NAME_BYTES_MAX, Recorded, Ring, RingOf, SLOT_HEADER_BYTES, TEXT_BYTES_MAX, Text, Texts, VERSION,
+    Visit,
 };
 use super::{BYTES_MAX, Ending, LimitKind, surroundings};
-use crate::{Resident, Snapshot};
+use crate::Snapshot;
 
 /// What a recording has to tell, oldest first.
 #[derive(Clone, PartialEq, Debug)]
@@ -146,7 +147,10 @@ impl fmt::Display for ReadError {
             Self::NotARecording => f.write_str("it is not a recording of Freestone"),
             Self::TooShort(bytes) => write!(f, "it ends after {bytes} bytes, before it says whose recording it is"),
             Self::Version(version) if *version > VERSION => {
-                write!(f, "it has version {version}, and this program reads version {VERSION}: a newer freestone-bench can read it")
+                write!(
+                    f,
+                    "it has version {version}, and this program reads version {VERSION}: a newer freestone-bench can read it"
+                )
             }
             Self::Version(version) => write!(f, "it has version {version}, and this program reads version {VERSION}"),
             Self::Corrupt => f.write_str("its first page is damaged"),
@@ -247,14 +251,18 @@ fn header(bytes: &[u8]) -> Result<Header, ReadError> {
 
 fn parse(bytes: &[u8]) -> Result<(Recording, Header), ReadError> {
     let header = header(bytes)?;
+    let clock = Clock { base: Instant::now(), started: header.started };
     let mut torn = 0;
-    let mut recordeds: Vec<Recorded> = Vec::new();
+    let mut snapshots: Vec<Snapshot> = Vec::new();
     let mut moments: Vec<(Moment, What)> = Vec::new();
     let mut pauses: Vec<Pause> = Vec::new();
     each(bytes, &header.rings[RingOf::Snapshots as usize], &mut torn, |_, decoder| {
-        let mut recorded = Recorded::default();
+        let mut snapshot = Snapshot { at: clock.base, taken: UNIX_EPOCH, heap: freestone::Snapshot::default(), resident: None };
+        let mut recorded = Recorded { moment: Moment::default(), snapshot: &mut snapshot };
         recorded.fields(decoder);
-        (!decoder.is_doubtful()).then(|| recordeds.push(recorded))
+        let moment = recorded.moment;
+        (snapshot.at, snapshot.taken) = (clock.at(moment.steady_ns), wall(moment.unix_ns));
+        (!decoder.is_doubtful()).then(|| snapshots.push(snapshot))
     });
     each(bytes, &header.rings[RingOf::Pauses as usize], &mut torn, |_, decoder| {
         let mut pause = Pause::default();
@@ -268,12 +276,11 @@ fn parse(bytes: &[u8]) -> Result<(Recording, Header), ReadError> {
         (!decoder.is_doubtful()).then(|| moments.push((moment, what)))
     });
 
-    let clock = Clock { base: Instant::now(), started: header.started };
     let expected = header.rings.iter().filter_map(|ring| ring.slot(ring.slots)).map(|end| end.start as u64).max().unwrap_or(0);
     let recording = Recording {
         origin: origin(&header),
         life: Life::Unknown,
-        snapshots: recordeds.into_iter().map(|recorded| clock.snapshot(recorded)).collect(),
+        snapshots,
         events: moments
             .into_iter()
             .map(|(moment, what)| Event { at: clock.at(moment.steady_ns), taken: wall(moment.unix_ns), what })
@@ -413,17 +420,6 @@ impl Clock {
     /// The wall's clock at a moment of the other: as they went together when recording began.
     fn wall(&self, steady_ns: u64) -> SystemTime {
         wall(self.started.unix_ns.saturating_add_signed(steady_ns.wrapping_sub(self.started.steady_ns) as i64))
-    }
-
-    fn snapshot(&self, recorded: Recorded) -> Snapshot {
-        Snapshot {
-            at: self.at(recorded.moment.steady_ns),
-            taken: wall(recorded.moment.unix_ns),
-            heap: recorded.heap,
-            resident: recorded
-                .resident_is_known
-                .then_some(Resident { total: recorded.resident_bytes, file_backed: recorded.file_backed_bytes }),
-        }
     }
 }
 

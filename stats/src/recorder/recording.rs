@@ -19,7 +19,7 @@ use memmap2::{Advice, MmapMut, MmapOptions};
 
 use super::file::{self, Identity};
 use super::format::{Header, LimitFields, Moment, Recorded, Ring};
-use super::writer::{SLOT_BYTES_MAX, Writer};
+use super::writer::{self, SLOT_BYTES_MAX, Writer};
 use super::{Ending, LimitKind, StartError, bus, surroundings};
 use crate::Snapshot;
 use crate::pressure::{self, Subscription, Threshold};
@@ -215,8 +215,10 @@ impl Shared {
     fn end_with(&self, writer: &mut Option<Writer<MmapMut>>, ending: Option<Ending>) {
         if let Some(mut writer) = writer.take() {
             if let Some(ending) = ending {
-                writer.snapshot(&mut self.recorded(&crate::snapshot()));
-                writer.ending(self.now(), ending);
+                let mut snapshot = crate::snapshot();
+                let moment = self.moment(snapshot.at, snapshot.taken);
+                writer.snapshot(moment, &mut snapshot);
+                writer.ending(moment, ending);
             }
             bus::unguard();
         }
@@ -234,18 +236,10 @@ impl Shared {
         mem::forget(self);
     }
 
-    fn now(&self) -> Moment {
-        self.moment(Instant::now(), std::time::SystemTime::now())
-    }
-
     fn moment(&self, at: Instant, taken: std::time::SystemTime) -> Moment {
         let (instant, moment) = self.started;
         let since = at.saturating_duration_since(instant).as_nanos() as u64;
         Moment { unix_ns: unix_ns(taken), steady_ns: moment.steady_ns + since }
-    }
-
-    fn recorded(&self, snapshot: &Snapshot) -> Recorded {
-        recorded(self.moment(snapshot.at, snapshot.taken), snapshot)
     }
 
     /// Wakes the thread because of a limit. Runs in the middle of somebody's allocation: no lock, no allocation.
@@ -261,7 +255,11 @@ impl Shared {
     fn whereabouts(&self) -> Whereabouts {
         match fs::symlink_metadata(&self.path) {
             Ok(metadata) if Identity::of(&metadata) == self.identity => {
-                if metadata.len() < self.bytes as u64 { Whereabouts::CutShort } else { Whereabouts::There }
+                if metadata.len() < self.bytes as u64 {
+                    Whereabouts::CutShort
+                } else {
+                    Whereabouts::There
+                }
             }
             _ => Whereabouts::Elsewhere,
         }
@@ -275,17 +273,6 @@ enum Whereabouts {
     Elsewhere,
     /// A store could be the end, were it not for the handler; and nothing is gained by it.
     CutShort,
-}
-
-fn recorded(moment: Moment, snapshot: &Snapshot) -> Recorded {
-    let resident = snapshot.resident.unwrap_or_default();
-    Recorded {
-        moment,
-        heap: snapshot.heap.clone(),
-        resident_is_known: snapshot.resident.is_some(),
-        resident_bytes: resident.total,
-        file_backed_bytes: resident.file_backed,
-    }
 }
 
 fn spawn(shared: Arc<Shared>) -> Result<JoinHandle<()>, StartError> {
@@ -383,14 +370,14 @@ fn look(shared: &Shared, seen: &mut Seen) -> bool {
         }
     }
     let near = shared.near.swap(0, Ordering::Acquire);
-    let snapshot = crate::snapshot();
+    let mut snapshot = crate::snapshot();
     let moment = shared.moment(snapshot.at, snapshot.taken);
     let mut writer = lock(&shared.writer);
     let Some(writing) = &mut *writer else { return false };
     write_limits(writing, moment, near, seen.snapshot.as_ref(), &snapshot);
     write_anomalies(writing, moment, seen.snapshot.as_ref(), &snapshot);
     seen.pause_ended_ns = write_pauses(writing, seen.pause_ended_ns);
-    writing.snapshot(&mut recorded(moment, &snapshot));
+    writing.snapshot(moment, &mut snapshot);
     drop(writer);
     if bus::was_struck() {
         say(&shared.path, "cannot be written any more (it was cut short, or its disk failed): recording has ended");
@@ -497,16 +484,14 @@ fn page_bytes() -> u64 {
 #[doc(hidden)]
 pub struct Costs {
     writer: Writer<MmapMut>,
-    recorded: Recorded,
     number: u64,
     started: (Instant, Moment),
-    path: PathBuf,
     buffer: [u8; SLOT_BYTES_MAX],
 }
 
 impl fmt::Debug for Costs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Costs").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("Costs").finish_non_exhaustive()
     }
 }
 
@@ -515,8 +500,7 @@ impl Costs {
     pub fn new(path: &Path, bytes: usize) -> Result<Self, StartError> {
         let (mut writer, _, started) = make(path, super::INTERVAL, bytes)?;
         bus::guard(writer.memory());
-        let recorded = Recorded::default();
-        Ok(Self { writer, recorded, number: 0, started, path: path.to_owned(), buffer: [0; SLOT_BYTES_MAX] })
+        Ok(Self { writer, number: 0, started, buffer: [0; SLOT_BYTES_MAX] })
     }
 
     /// How many snapshots it holds.
@@ -526,29 +510,20 @@ impl Costs {
     }
 
     /// As the thread does it: made, and stored into the map.
-    pub fn store(&mut self, snapshot: &Snapshot) {
-        self.prepare(snapshot);
-        self.writer.snapshot(&mut self.recorded);
+    pub fn store(&mut self, snapshot: &mut Snapshot) {
+        self.writer.snapshot(self.moment(snapshot), snapshot);
     }
 
     /// Only made: a whole slot, for who writes it in another way.
-    pub fn encode(&mut self, snapshot: &Snapshot) -> &[u8] {
-        self.prepare(snapshot);
+    pub fn encode(&mut self, snapshot: &mut Snapshot) -> &[u8] {
         self.number += 1;
-        let recorded = &mut self.recorded;
-        super::writer::slot(&mut self.buffer, self.number, 0, |encoder| recorded.fields(encoder));
-        &self.buffer
+        let moment = self.moment(snapshot);
+        let length = writer::slot(&mut self.buffer, self.number, 0, |encoder| Recorded { moment, snapshot }.fields(encoder));
+        &self.buffer[..length]
     }
 
-    /// As the thread looks for its file.
-    #[must_use]
-    pub fn is_there(&self) -> bool {
-        fs::symlink_metadata(&self.path).is_ok()
-    }
-
-    fn prepare(&mut self, snapshot: &Snapshot) {
+    fn moment(&self, snapshot: &Snapshot) -> Moment {
         let since = snapshot.at.saturating_duration_since(self.started.0).as_nanos() as u64;
-        let moment = Moment { unix_ns: unix_ns(snapshot.taken), steady_ns: self.started.1.steady_ns + since };
-        self.recorded = recorded(moment, snapshot);
+        Moment { unix_ns: unix_ns(snapshot.taken), steady_ns: self.started.1.steady_ns + since }
     }
 }

@@ -1,6 +1,6 @@
 //! Recordings in memory: what is written comes back, what was cut short or changed shows, and no bytes whatever make the reader panic.
 
-use std::time::Duration;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use freestone::{Pause, PauseKind};
 
@@ -9,6 +9,7 @@ use super::format::{
 };
 use super::writer::{Writer, header_page};
 use super::{BYTES_MIN, Ending, LimitKind, ReadError, Recording, What};
+use crate::Snapshot;
 
 /// Gives every field another value, none of them implausible.
 struct Fill(u64);
@@ -23,6 +24,11 @@ impl Visit for Fill {
         }
     }
 
+    fn short(&mut self, value: &mut u64) {
+        self.0 += 1;
+        *value = self.0;
+    }
+
     fn doubt(&mut self) {
         panic!("small values are plausible");
     }
@@ -30,11 +36,17 @@ impl Visit for Fill {
 
 const START: Moment = Moment { unix_ns: 1_800_000_000_000_000_000, steady_ns: 5_000_000_000_000 };
 
-fn recorded(number: u64) -> Recorded {
-    let mut recorded = Recorded::default();
-    recorded.fields(&mut Fill(number * 1000));
-    recorded.moment = moment(number);
-    recorded
+fn snapshot(number: u64) -> Snapshot {
+    let mut snapshot = nothing();
+    Recorded { moment: START, snapshot: &mut snapshot }.fields(&mut Fill(number * FIELDS));
+    snapshot
+}
+
+/// More than a snapshot has.
+const FIELDS: u64 = 10_000;
+
+fn nothing() -> Snapshot {
+    Snapshot { at: Instant::now(), taken: UNIX_EPOCH, heap: freestone::Snapshot::default(), resident: None }
 }
 
 /// One second apart.
@@ -61,7 +73,7 @@ fn with_snapshots(count: u64) -> Writer<Vec<u8>> {
     memory[..HEADER_BYTES].copy_from_slice(&header_page(&mut header()));
     let mut writer = Writer::new(memory, Ring::of_file(BYTES_MIN));
     for number in 1..=count {
-        writer.snapshot(&mut recorded(number));
+        writer.snapshot(moment(number), &mut snapshot(number));
     }
     writer
 }
@@ -72,7 +84,7 @@ fn parse(writer: &mut Writer<Vec<u8>>) -> Recording {
 
 /// The numbers of the snapshots that a recording has, by their allocations.
 fn numbers(recording: &Recording) -> Vec<u64> {
-    recording.snapshots.iter().map(|snapshot| snapshot.heap.allocations / 1000).collect()
+    recording.snapshots.iter().map(|snapshot| snapshot.heap.allocations / FIELDS).collect()
 }
 
 #[test]
@@ -92,9 +104,10 @@ fn what_is_written_comes_back() {
     assert_eq!(recording.missing_bytes, 0);
     assert_eq!((recording.origin.exe.as_str(), recording.origin.pid), ("/usr/bin/növel", 4711));
     assert_eq!(recording.origin.allowed_bytes, Some(1 << 30));
-    for (snapshot, number) in recording.snapshots.iter().zip(1..) {
-        assert_eq!(snapshot.heap, recorded(number).heap);
-        assert_eq!(snapshot.resident.map(|resident| resident.total), Some(recorded(number).resident_bytes));
+    for (read, number) in recording.snapshots.iter().zip(1..) {
+        assert!(read.heap == snapshot(number).heap, "{number}");
+        // Whether it is known is a bit of its number.
+        assert_eq!(read.resident, snapshot(number).resident);
     }
     assert_eq!(recording.snapshots.len(), 3);
     let second = Duration::from_secs(1);
@@ -118,10 +131,10 @@ fn what_is_written_comes_back() {
 #[test]
 fn a_real_snapshot_comes_back() {
     let mut writer = with_snapshots(0);
-    let mut real = Recorded { heap: freestone::snapshot(), ..Recorded::default() };
-    writer.snapshot(&mut real);
+    let mut real = Snapshot { heap: freestone::snapshot(), ..nothing() };
+    writer.snapshot(START, &mut real);
     let recording = parse(&mut writer);
-    assert_eq!(recording.snapshots[0].heap, real.heap);
+    assert!(recording.snapshots[0].heap == real.heap);
     assert_eq!(recording.snapshots[0].resident, None);
 }
 
@@ -138,16 +151,43 @@ fn the_newest_take_the_place_of_the_oldest() {
 
 #[test]
 fn the_largest_record_of_each_kind_fits_its_slot() {
-    let room = |ring: RingOf| Ring::of_file(BYTES_MIN)[ring as usize].slot_bytes as usize - SLOT_HEADER_BYTES;
+    let room = Ring::of_file(BYTES_MIN)[RingOf::Snapshots as usize].slot_bytes as usize - SLOT_HEADER_BYTES;
+    // A process that has allocated 4 billion blocks of every class, 4 million of which are there and 60 thousand are cached, in 4 million spans.
+    let mut large = snapshot(1);
+    for class in &mut large.heap.classes {
+        (class.allocations, class.frees) = (1 << 32, (1 << 32) - (1 << 22));
+        (class.thread_cached, class.depot, class.spans) = (60_000, 60_000, 1 << 22);
+    }
     let mut bytes = [0; HEADER_BYTES];
-    let mut encoder = Encoder::new(&mut bytes);
-    recorded(1).fields(&mut encoder);
-    assert!(encoder.length() <= room(RingOf::Snapshots), "{}", encoder.length());
-    // Longer ones would be cut; the writer asserts that they are not.
+    let mut encoder = Encoder::new(&mut bytes[..room]);
+    Recorded { moment: START, snapshot: &mut large }.fields(&mut encoder);
+    assert!(!encoder.is_full());
     let mut writer = with_snapshots(0);
     writer.anomaly(START, &"n".repeat(1000), &"t".repeat(1000));
     writer.pause(&mut Pause::default());
     assert_eq!(parse(&mut writer).events.len(), 1);
+}
+
+/// Of one that passes all bounds the totals are there, and the classes.
+#[test]
+fn what_does_not_fit_is_missing_and_spoils_nothing() {
+    let mut enormous = snapshot(1);
+    for class in &mut enormous.heap.classes {
+        (class.allocations, class.frees, class.block_bytes) = (1 << 50, 1 << 49, 100);
+        (class.thread_cached, class.depot, class.spans) = (1 << 40, 1 << 40, 1 << 30);
+        (class.requests.count, class.requests.slack_squared) = (1 << 50, 1 << 60);
+    }
+    let mut writer = with_snapshots(0);
+    writer.snapshot(START, &mut enormous);
+    let recording = parse(&mut writer);
+    let read = &recording.snapshots[0].heap;
+    assert_eq!(recording.torn, 0);
+    assert_eq!((read.bytes, read.events), (enormous.heap.bytes, enormous.heap.events));
+    for (read, written) in read.classes.iter().zip(&enormous.heap.classes) {
+        assert_eq!((read.allocations, read.frees, read.spans), (written.allocations, written.frees, written.spans));
+    }
+    assert_eq!(read.classes[0].requests, enormous.heap.classes[0].requests);
+    assert_eq!(read.classes[91].requests.count, 0, "it did not fit");
 }
 
 /// A process that is killed between two stores leaves the first of them. Here with every number of bytes that may have been stored.
@@ -158,7 +198,7 @@ fn a_record_that_was_cut_short_shows_and_spoils_no_other() {
     let ring = Ring::of_file(BYTES_MIN)[RingOf::Snapshots as usize];
     let slot = ring.slot(60 % ring.slots).expect("in the file");
     let whole = numbers(&Recording::parse(&before).expect("a recording"));
-    for stored in 0..=slot.len() - 8 {
+    for stored in (0..100).chain((100..=slot.len() - 8).step_by(17)) {
         let mut cut = before.clone();
         cut[slot.start..slot.start + 8].copy_from_slice(&u64::MAX.to_le_bytes());
         let copied = slot.start + 8..slot.start + 8 + stored;
@@ -174,7 +214,9 @@ fn a_bit_that_was_changed_shows() {
     let whole = with_snapshots(5).memory().to_vec();
     let slot = Ring::of_file(BYTES_MIN)[RingOf::Snapshots as usize].slot(4).expect("in the file");
     let length = u32::from_le_bytes(whole[slot.start + 16..slot.start + 20].try_into().expect("four bytes")) as usize;
-    for bit in 0..8 * (SLOT_HEADER_BYTES + length) {
+    // All bits of the slot's own, and of the record one in every byte and a bit.
+    let own = 8 * SLOT_HEADER_BYTES;
+    for bit in (0..own).chain((own..own + 8 * length).step_by(11)) {
         let mut changed = whole.clone();
         changed[slot.start + bit / 8] ^= 1 << (bit % 8);
         let recording = Recording::parse(&changed).expect("a recording");
@@ -236,7 +278,7 @@ impl Random {
 
 fn random() -> Random {
     let given = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed = given.unwrap_or_else(|| std::time::UNIX_EPOCH.elapsed().map_or(1, |since| since.as_nanos() as u64));
+    let seed = given.unwrap_or_else(|| UNIX_EPOCH.elapsed().map_or(1, |since| since.as_nanos() as u64));
     println!("replay with SEED={seed}");
     Random(seed)
 }
@@ -304,12 +346,12 @@ fn forge(bytes: &mut [u8]) {
 #[test]
 fn figures_that_no_process_has_are_not_believed() {
     let mut writer = with_snapshots(2);
-    let mut hostile = recorded(3);
+    let mut hostile = snapshot(3);
     hostile.heap.bytes.live = usize::MAX;
-    writer.snapshot(&mut hostile);
-    let mut hostile = recorded(4);
+    writer.snapshot(START, &mut hostile);
+    let mut hostile = snapshot(4);
     (hostile.heap.classes[91].allocations, hostile.heap.classes[91].block_bytes) = (1 << 50, 1 << 20);
-    writer.snapshot(&mut hostile);
+    writer.snapshot(START, &mut hostile);
     let recording = parse(&mut writer);
     assert_eq!((numbers(&recording), recording.torn), (vec![1, 2], 2));
 }
@@ -319,14 +361,38 @@ fn figures_that_no_process_has_are_not_believed() {
 fn records_may_be_longer_or_shorter() {
     let mut bytes = [0; HEADER_BYTES];
     let mut encoder = Encoder::new(&mut bytes);
-    recorded(1).fields(&mut encoder);
+    Recorded { moment: START, snapshot: &mut snapshot(1) }.fields(&mut encoder);
     encoder.u64(&mut 99);
     let length = encoder.length();
-    let mut longer = Recorded::default();
-    longer.fields(&mut Decoder::new(&bytes[..length]));
-    assert_eq!(longer.heap, recorded(1).heap);
-    let mut shorter = Recorded::default();
-    shorter.fields(&mut Decoder::new(&bytes[..length - 8 - 32]));
-    assert_eq!(shorter.heap.classes[..91], recorded(1).heap.classes[..91]);
-    assert_eq!(shorter.heap.classes[91].allocations, 0);
+    let mut longer = nothing();
+    Recorded { moment: START, snapshot: &mut longer }.fields(&mut Decoder::new(&bytes[..length]));
+    assert!(longer.heap == snapshot(1).heap);
+    // Without the details of the last class.
+    let mut shorter = nothing();
+    Recorded { moment: START, snapshot: &mut shorter }.fields(&mut Decoder::new(&bytes[..length - 8 - 10]));
+    assert!(shorter.heap.classes[..91] == snapshot(1).heap.classes[..91]);
+    assert_eq!(shorter.heap.classes[91].allocations, snapshot(1).heap.classes[91].allocations);
+    assert_eq!(shorter.heap.classes[91].requests.slack_squared, 0);
+}
+
+/// Seven bits in a byte: at all their edges.
+#[test]
+fn numbers_take_as_many_bytes_as_they_need() {
+    let edges = (0..64).map(|bits| 1_u64 << bits);
+    for value in edges.flat_map(|edge| [edge - 1, edge, edge + 1]).chain([u64::MAX]) {
+        let mut bytes = [0; 16];
+        let mut encoder = Encoder::new(&mut bytes);
+        encoder.short(&mut value.clone());
+        let length = encoder.length();
+        assert_eq!(length, (64 - (value | 1).leading_zeros() as usize).div_ceil(7));
+        let mut read = 0;
+        Decoder::new(&bytes[..length]).short(&mut read);
+        assert_eq!(read, value);
+        let mut read = 77;
+        Decoder::new(&bytes[..length - 1]).short(&mut read);
+        assert_eq!(read, 77, "cut short, it is not there");
+    }
+    let mut endless = Decoder::new(&[0xff; 20]);
+    endless.short(&mut 0);
+    assert!(endless.is_doubtful());
 }

@@ -4,11 +4,13 @@ use std::sync::atomic::{Ordering, fence};
 
 use freestone::Pause;
 
-use super::format::{
-    self, BEING_WRITTEN, EVENT_ANOMALY, EVENT_ENDING, EVENT_LIMIT, Encoder, HEADER_BYTES, HEADER_CHECKED_FROM, Header, LimitFields,
-    MAGIC, Moment, NAME_BYTES_MAX, Recorded, Ring, RingOf, SLOT_HEADER_BYTES, TEXT_BYTES_MAX, Text, Texts, VERSION, Visit,
-};
 use super::Ending;
+use super::format::{
+    self, BEING_WRITTEN, EVENT_ANOMALY, EVENT_ENDING, EVENT_LIMIT, Encoder, HEADER_BYTES, HEADER_CHECKED_FROM, Header,
+    LimitFields, MAGIC, Moment, NAME_BYTES_MAX, Recorded, Ring, RingOf, SLOT_HEADER_BYTES, TEXT_BYTES_MAX, Text, Texts, VERSION,
+    Visit,
+};
+use crate::Snapshot;
 
 /// The largest slot.
 pub(super) const SLOT_BYTES_MAX: usize = 4096;
@@ -56,8 +58,9 @@ impl<M: AsMut<[u8]>> Writer<M> {
         Self { memory, rings, next: [1; 3], buffer: [0; SLOT_BYTES_MAX] }
     }
 
-    pub(super) fn snapshot(&mut self, recorded: &mut Recorded) {
-        self.put(RingOf::Snapshots, 0, |encoder| recorded.fields(encoder));
+    /// The snapshot stays as it is.
+    pub(super) fn snapshot(&mut self, moment: Moment, snapshot: &mut Snapshot) {
+        self.put(RingOf::Snapshots, 0, |encoder| Recorded { moment, snapshot }.fields(encoder));
     }
 
     pub(super) fn pause(&mut self, pause: &mut Pause) {
