@@ -22,7 +22,7 @@ const WINDOW: Duration = Duration::from_mins(1);
 const PATIENCE: Duration = Duration::from_secs(3);
 
 pub(super) fn follow(file: &Path, once: bool) -> Result<()> {
-    let mut recording = read(file)?;
+    let mut recording = read("follow", file)?;
     if once {
         crate::say(&styled(&picture(&recording)));
         return Ok(());

@@ -25,7 +25,7 @@ use crate::arguments::Recorder;
 pub(crate) fn obey(asked: &Recorder) -> Result<()> {
     match asked {
         Recorder::Show { file, seconds } => {
-            crate::say(&words::styled(&story::tell(&read(file)?, Duration::from_secs(*seconds))));
+            crate::say(&words::styled(&story::tell(&read("show", file)?, Duration::from_secs(*seconds))));
             Ok(())
         }
         Recorder::Follow { file, once } => follow::follow(file, *once),
@@ -36,6 +36,6 @@ pub(crate) fn obey(asked: &Recorder) -> Result<()> {
     }
 }
 
-fn read(file: &Path) -> Result<Recording> {
-    recorder::read(file).map_err(|error| anyhow!("cannot show {}: {error}", file.display()))
+fn read(verb: &str, file: &Path) -> Result<Recording> {
+    recorder::read(file).map_err(|error| anyhow!("cannot {verb} {}: {error}", file.display()))
 }

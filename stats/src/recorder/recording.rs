@@ -90,7 +90,10 @@ impl Recorder {
             return Err(StartError::Recording(shared.path.clone()));
         }
         let shared = Arc::new(Shared::new(path, interval, bytes)?);
-        let thread = spawn(Arc::clone(&shared)).inspect_err(|_| shared.undo())?;
+        // The first look is this thread's: a process that ends at once has said something all the same.
+        let mut seen = Seen { snapshot: None, pause_ended_ns: shared.started.1.steady_ns, said_elsewhere: false };
+        look(&shared, &mut seen);
+        let thread = spawn(Arc::clone(&shared), seen).inspect_err(|_| shared.undo())?;
         let _ = shared.thread.set(thread.thread().clone());
         *active = Some(Arc::clone(&shared));
         // Relaxed: read by this process's end, and by children of its forks.
@@ -275,10 +278,11 @@ enum Whereabouts {
     CutShort,
 }
 
-fn spawn(shared: Arc<Shared>) -> Result<JoinHandle<()>, StartError> {
+fn spawn(shared: Arc<Shared>, seen: Seen) -> Result<JoinHandle<()>, StartError> {
     // The program's signals are not for this thread. It inherits what is blocked here and now.
     let before = block_signals();
-    let spawned = thread::Builder::new().name(THREAD_NAME.to_owned()).stack_size(STACK_BYTES).spawn(move || record(&shared));
+    let spawned =
+        thread::Builder::new().name(THREAD_NAME.to_owned()).stack_size(STACK_BYTES).spawn(move || record(&shared, seen));
     // SAFETY: a set that was written by the same call.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, ptr::null_mut()) };
     spawned.map_err(StartError::Thread)
@@ -319,14 +323,10 @@ struct Seen {
 }
 
 /// The thread. Allocates nothing.
-fn record(shared: &Shared) {
-    let mut seen = Seen { snapshot: None, pause_ended_ns: shared.started.1.steady_ns, said_elsewhere: false };
+fn record(shared: &Shared, mut seen: Seen) {
     let mut next = Instant::now();
+    let mut began = next;
     loop {
-        let began = Instant::now();
-        if !look(shared, &mut seen) {
-            return;
-        }
         // At a steady pace; what was missed, because the process stood still, is not made up for.
         next += shared.interval;
         if next < began {
@@ -347,8 +347,12 @@ fn record(shared: &Shared) {
             }
             thread::park_timeout(until - now);
         }
+        began = Instant::now();
+        if !look(shared, &mut seen) {
+            return;
+        }
         // A look out of turn does not shift the others.
-        if Instant::now() < next {
+        if began < next {
             next -= shared.interval;
         }
     }
