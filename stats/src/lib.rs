@@ -44,6 +44,11 @@
 //! The callback may run in the middle of any allocation of the program: see [`pressure`] for what it must not wait for, and
 //! `examples/pressure.rs` for a whole program.
 //!
+//! # After the end
+//!
+//! With the feature `recorder` the last minutes of all this lie in a file that outlives the process, SIGKILL and the OOM killer included: see
+//! the module `recorder`.
+//!
 //! # Retention that follows the load
 //!
 //! Free memory that is kept makes the next peak cheap, and the process large. A [`Controller`](adaptive::Controller) trades one

@@ -30,7 +30,8 @@ pub(super) fn tell(recording: &Recording, time: Duration) -> String {
         return text;
     };
     let span = end.at.saturating_duration_since(first.at);
-    let _ = writeln!(text, "\nThe last {} ({} snapshots, up to {})", duration(span), last.len(), clock(end.taken));
+    let snapshots = if last.len() == 1 { "one snapshot".to_owned() } else { format!("{} snapshots", last.len()) };
+    let _ = writeln!(text, "\nThe last {} ({snapshots}, up to {})", duration(span), clock(end.taken));
     memory(&mut text, recording, last);
     rates(&mut text, last);
     ledger(&mut text, first, end);

@@ -34,9 +34,10 @@
 //!
 //! # Cost
 //!
-//! Once a second 20 to 60 µs for the snapshot, and about 2 µs to write it, without a system call. The thread makes three each time: it sleeps,
-//! reads what the process has in memory, and looks whether the file is still there. 4 MiB on the disk, of which the pages that were written lately count as
-//! file-backed memory of the process; limits of Freestone do not count them. `freestone-bench recorder compare` measures it where you are.
+//! Once a second 10 to 20 µs for the snapshot, more with hundreds of threads, and 4 to 7 µs to make a record of it and store that, without a system
+//! call. The thread makes some beside it, each time: it sleeps, reads what the process has in memory, and looks whether the file is still there. 4 MiB on
+//! the disk, of which the pages that were written lately count as file-backed memory of the process; limits of Freestone do not count them.
+//! `freestone-bench recorder compare` measures it where you are.
 //!
 //! The process changes in three ways: a thread that has all signals blocked; a function that is called at exit; and a handler for SIGBUS, which
 //! passes on all that is not about the recording. No descriptor stays open.

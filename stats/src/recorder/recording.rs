@@ -26,8 +26,9 @@ use crate::pressure::{self, Subscription, Threshold};
 
 /// The thread's name, as `top` shows it.
 const THREAD_NAME: &str = "freestone-rec";
-/// Address space for its stack. It touches a few pages of it.
-const STACK_BYTES: usize = 256 << 10;
+/// Address space for its stack. Optimised it touches a few pages; without, it copies snapshots from function to function, and a quarter of this
+/// would not do.
+const STACK_BYTES: usize = 2 << 20;
 /// Of the pauses of an interval, the longest so many are kept.
 const PAUSES_PER_INTERVAL: usize = 8;
 /// Limits can wake the thread, but not more often than this.
