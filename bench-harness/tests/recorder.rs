@@ -100,7 +100,9 @@ fn following_on_a_terminal_ends_with_q(file: &str) {
         unsafe { libc::openpty(&raw mut ours, &raw mut its, std::ptr::null_mut(), std::ptr::null_mut(), &raw const size) };
     assert_eq!(opened, 0);
     // SAFETY: just opened, and owned by nobody else.
-    let (mut ours, its) = unsafe { (File::from_raw_fd(ours), File::from_raw_fd(its)) };
+    let mut ours = unsafe { File::from_raw_fd(ours) };
+    // SAFETY: as above.
+    let its = unsafe { File::from_raw_fd(its) };
     let flags = |terminal: &File| {
         // SAFETY: numbers, which are written before they are read.
         let mut settings: libc::termios = unsafe { std::mem::zeroed() };

@@ -37,17 +37,17 @@ fn child() {
     match role.as_str() {
         "grows" => grows(&path),
         "writes without a pause" => writes_without_a_pause(&path),
-        "answers" => answers(start(&path)),
-        "rests" => answers(Builder::new().interval(OFTEN).start(&path).expect("it starts")),
+        "answers" => answers(&start(&path)),
+        "rests" => answers(&Builder::new().interval(OFTEN).start(&path).expect("it starts")),
         "has no umask" => {
             // SAFETY: any mask will do.
             unsafe { libc::umask(0) };
-            answers(start(&path));
+            answers(&start(&path));
         }
         "has a umask of everything" => {
             // SAFETY: as above.
             unsafe { libc::umask(0o777) };
-            answers(start(&path));
+            answers(&start(&path));
         }
         "makes no system call" => makes_no_system_call(&path),
         "faults elsewhere" => faults_elsewhere(&path),
@@ -96,7 +96,7 @@ fn wait_for_more() -> String {
 }
 
 /// Says what it is asked, until it is killed.
-fn answers(recorder: Recorder) -> ! {
+fn answers(recorder: &Recorder) -> ! {
     answer("ready");
     loop {
         match wait_for_more().as_str() {
@@ -199,7 +199,7 @@ fn forks(path: &Path) {
         wait_for_more();
         std::process::exit(0);
     }
-    answers(recorder);
+    answers(&recorder);
 }
 
 /// The child goes through the farewell of the standard library.
@@ -214,7 +214,7 @@ fn forks_and_exits_there(path: &Path) {
     // SAFETY: our child.
     unsafe { libc::waitpid(child, &raw mut status, 0) };
     assert_eq!(status, 0);
-    answers(recorder);
+    answers(&recorder);
 }
 
 fn may_write_little(path: &Path) {
@@ -229,7 +229,7 @@ fn may_write_little(path: &Path) {
 fn is_limited(path: &Path) {
     control::set_memory_limit(Limit::Bytes(64 * MIB));
     control::set_hard_limit(Limit::Bytes(256 * MIB));
-    Builder::new().interval(Duration::from_secs(3600)).bytes(SMALL).start(path).expect("it starts").forever();
+    Builder::new().interval(Duration::from_hours(1)).bytes(SMALL).start(path).expect("it starts").forever();
     let mut all = Vec::new();
     for _ in 0..125 {
         all.push(vec![7_u8; 2 * MIB]);
@@ -384,24 +384,25 @@ fn a_process_that_is_killed_leaves_its_last_moments() {
     }
 }
 
-/// Nothing but writing, so that one kill in ten falls into the copying of a record.
+/// Nothing but writing, so that now and then a kill falls into the copying of a record: that takes a fiftieth of
+/// the time. Cuts after every byte are tried in the unit tests.
 #[test]
 fn a_kill_in_the_middle_of_a_record_costs_that_record() {
     let folder = folder("torn");
     let mut seed = seed();
     let mut torn = 0;
-    for round in 0..40 {
+    for round in 0..100 {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let path = folder.join(format!("{round}.rec"));
         let role = Role::ready("writes without a pause", &path);
-        thread::sleep(Duration::from_micros(1000 + (seed >> 33) % 10_000));
+        thread::sleep(Duration::from_micros(1000 + (seed >> 33) % 3000));
         role.kill();
         let recording = read(&path);
         check(&recording);
         assert!(recording.torn <= 1);
         torn += recording.torn;
     }
-    println!("{torn} of 40 kills fell into the copying of a record");
+    println!("{torn} of 100 kills fell into the copying of a record");
 }
 
 #[test]
@@ -580,28 +581,38 @@ fn what_is_not_ours_is_not_touched() {
     }
 }
 
+/// A small disk of its own, for as long as this lives.
+struct Mounted(CString);
+
+impl Mounted {
+    /// `None`: we may not.
+    fn tmpfs(place: &Path, size: &str) -> Option<Self> {
+        let options = CString::new(format!("size={size}")).expect("no zero bytes");
+        let place = CString::new(place.as_os_str().as_bytes()).expect("no zero bytes");
+        // SAFETY: all texts end with a zero byte.
+        let mounted = unsafe {
+            libc::mount(c"tmpfs".as_ptr(), place.as_ptr(), c"tmpfs".as_ptr(), libc::MS_NOSUID, options.as_ptr().cast())
+        };
+        (mounted == 0).then_some(Self(place))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // SAFETY: the text ends with a zero byte.
+        unsafe { libc::umount2(self.0.as_ptr(), libc::MNT_DETACH) };
+    }
+}
+
 #[test]
 fn a_full_disk_is_an_error_at_the_start() {
     let _alone = alone();
     let place = folder("full_disk");
-    let mount = |size: &str| {
-        let options = CString::new(format!("size={size}")).expect("no zero bytes");
-        let place = CString::new(place.as_os_str().as_bytes()).expect("no zero bytes");
-        // SAFETY: all texts end with a zero byte.
-        unsafe {
-            libc::mount(c"tmpfs".as_ptr(), place.as_ptr(), c"tmpfs".as_ptr(), libc::MS_NOSUID, options.as_ptr().cast()) == 0
-        }
-    };
-    let unmount = || {
-        let place = CString::new(place.as_os_str().as_bytes()).expect("no zero bytes");
-        // SAFETY: as above.
-        unsafe { libc::umount2(place.as_ptr(), libc::MNT_DETACH) };
-    };
-    if !mount("1m") {
+    let Some(_mounted) = Mounted::tmpfs(&place, "1m") else {
         println!("SKIPPED: a disk that is full takes a mount, and only root may mount");
         eprintln!("SKIPPED: a disk that is full takes a mount, and only root may mount");
         return;
-    }
+    };
     let path = place.join("its.rec");
     let error = recorder::start(&path).expect_err("4 MiB do not fit").to_string();
     let is_there = path.exists();
@@ -618,7 +629,6 @@ fn a_full_disk_is_an_error_at_the_start() {
     let recording = role.asked("recording?");
     role.kill();
     let read = recorder::read(&path);
-    unmount();
     assert!(error.ends_with("No space left on device (os error 28)"), "{error}");
     assert!(!is_there, "nothing is left of it");
     assert!(again.is_err());

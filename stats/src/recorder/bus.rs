@@ -23,6 +23,9 @@ static STRUCK: AtomicBool = AtomicBool::new(false);
 /// Who was told of such faults before us.
 static EARLIER: OnceLock<Earlier> = OnceLock::new();
 
+/// There is one handler, for all recordings that follow each other.
+static INSTALLED: Once = Once::new();
+
 struct Earlier(libc::sigaction);
 
 // SAFETY: numbers and the address of a function, which do not belong to a thread.
@@ -38,7 +41,6 @@ pub(super) fn guard(memory: &[u8]) {
     START.store(memory.as_ptr().addr(), Ordering::Relaxed);
     // Release: with what is above. Pairs with the Acquire in `replace`, when another thread writes the farewell.
     BYTES.store(memory.len(), Ordering::Release);
-    static INSTALLED: Once = Once::new();
     INSTALLED.call_once(install);
 }
 
@@ -77,9 +79,11 @@ extern "C" fn on_fault(signal: c_int, info: *mut siginfo_t, context: *mut c_void
     let code = unsafe { (*info).si_code };
     // Positive: the kernel's own. A signal that somebody sends has no address.
     if code > 0 {
-        // SAFETY: as above, and for a fault the address is there.
-        let address = unsafe { (*info).si_addr() }.addr();
-        if replace(address) {
+        // SAFETY: as above.
+        let info = unsafe { &*info };
+        // SAFETY: for a fault the address is there.
+        let address = unsafe { info.si_addr() };
+        if replace(address.addr()) {
             return;
         }
     }
@@ -96,12 +100,14 @@ fn replace(address: usize) -> bool {
     }
     STRUCK.store(true, Ordering::Relaxed);
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
-    // SAFETY: errno is a thread's own.
-    let errno = unsafe { *libc::__errno_location() };
+    // SAFETY: always succeeds.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: errno is the thread's own.
+    let kept = unsafe { errno.read() };
     // SAFETY: the range is the recording's mapping, all of it; who stores there does not care what is there.
     let got = unsafe { libc::mmap(ptr::without_provenance_mut(start), bytes, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
     // SAFETY: as above.
-    unsafe { *libc::__errno_location() = errno };
+    unsafe { errno.write(kept) };
     got != libc::MAP_FAILED
 }
 

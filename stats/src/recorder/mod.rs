@@ -71,7 +71,7 @@ pub use recording::Recorder;
 const INTERVAL: Duration = Duration::from_secs(1);
 /// From so often to so rarely. More often, and the snapshots would be the load that they show.
 const INTERVAL_MIN: Duration = Duration::from_millis(10);
-const INTERVAL_MAX: Duration = Duration::from_secs(3600);
+const INTERVAL_MAX: Duration = Duration::from_hours(1);
 /// The size of a recording: 895 snapshots, 14 minutes at one per second.
 const BYTES: usize = 4 << 20;
 /// From 55 snapshots to 14,000.

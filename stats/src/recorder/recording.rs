@@ -165,8 +165,15 @@ pub(super) fn with_pid(path: &OsStr) -> PathBuf {
     OsString::from_vec(bytes).into()
 }
 
-/// A file of a recording by this process, mapped; which file that is; and what two clocks say.
-fn make(path: &Path, interval: Duration, bytes: usize) -> Result<(Writer<MmapMut>, Identity, (Instant, Moment)), StartError> {
+/// A recording by this process that has just begun.
+struct Made {
+    writer: Writer<MmapMut>,
+    identity: Identity,
+    /// What two clocks said.
+    started: (Instant, Moment),
+}
+
+fn make(path: &Path, interval: Duration, bytes: usize) -> Result<Made, StartError> {
     let started = (Instant::now(), Moment { unix_ns: unix_ns(std::time::SystemTime::now()), steady_ns: steady_ns() });
     let rings = Ring::of_file(bytes);
     let mut header = Header {
@@ -190,12 +197,12 @@ fn make(path: &Path, interval: Duration, bytes: usize) -> Result<(Writer<MmapMut
     // A child of fork is not to have it: it could write, and the lock would stay with it when we are gone. The descriptor ends here for the
     // same reason; the map keeps the file, and the lock.
     map.advise(Advice::DontFork).map_err(map_error)?;
-    Ok((Writer::new(map, rings), made.identity, started))
+    Ok(Made { writer: Writer::new(map, rings), identity: made.identity, started })
 }
 
 impl Shared {
     fn new(path: PathBuf, interval: Duration, bytes: usize) -> Result<Self, StartError> {
-        let (mut writer, identity, started) = make(&path, interval, bytes)?;
+        let Made { mut writer, identity, started } = make(&path, interval, bytes)?;
         bus::guard(writer.memory());
         Ok(Self {
             path,
@@ -291,8 +298,9 @@ fn spawn(shared: Arc<Shared>, seen: Seen) -> Result<JoinHandle<()>, StartError> 
 
 /// Blocks all signals but those that a thread brings upon itself. Returns what was blocked before.
 fn block_signals() -> libc::sigset_t {
-    // SAFETY: a set is numbers; both are written before they are read.
-    let (mut all, mut before): (libc::sigset_t, libc::sigset_t) = unsafe { (mem::zeroed(), mem::zeroed()) };
+    // SAFETY: a set is numbers.
+    let mut all: libc::sigset_t = unsafe { mem::zeroed() };
+    let mut before = all;
     // SAFETY: the set is writable.
     unsafe { libc::sigfillset(&raw mut all) };
     for own in [libc::SIGBUS, libc::SIGSEGV, libc::SIGILL, libc::SIGFPE, libc::SIGABRT, libc::SIGTRAP, libc::SIGSYS] {
@@ -502,8 +510,12 @@ impl fmt::Debug for Costs {
 
 impl Costs {
     /// A recording that nobody writes to but who measures.
+    ///
+    /// # Errors
+    ///
+    /// See [`start`](super::start).
     pub fn new(path: &Path, bytes: usize) -> Result<Self, StartError> {
-        let (mut writer, _, started) = make(path, super::INTERVAL, bytes)?;
+        let Made { mut writer, started, .. } = make(path, super::INTERVAL, bytes)?;
         bus::guard(writer.memory());
         Ok(Self { writer, number: 0, started, buffer: [0; SLOT_BYTES_MAX] })
     }
