@@ -6,13 +6,14 @@
 //! # Ok::<(), freestone_stats::recorder::StartError>(())
 //! ```
 //!
-//! Programs that call [`init()`](crate::init) need no line of their own: `FREESTONE_RECORDER=/var/lib/mine/heap.rec` starts it, and `%p` in the
+//! Programs that call [`init`](crate::init()) need no line of their own: `FREESTONE_RECORDER=/var/lib/mine/heap.rec` starts it, and `%p` in the
 //! path is the process's number. Afterwards `freestone-bench recorder show heap.rec` tells what happened in the last minute, and
-//! `freestone-bench recorder follow heap.rec` watches a process that lives. Programs read with [`read`].
+//! `freestone-bench recorder follow heap.rec` watches a process that lives. Programs read with [`read()`].
 //!
 //! A thread of its own, `freestone-rec`, takes a snapshot every second and writes it into a file of 4 MiB that is mapped into memory: a ring
 //! with room for a quarter of an hour. Beside it are rings for the longest pauses of each second, and for events: what limits did,
-//! anomalies, the end. The thread allocates nothing. At a limit it does not wait for the second to pass.
+//! anomalies, the end. The thread allocates nothing. Where a limit is set when recording starts, it does not wait for the second to pass once 90 % of
+//! it are reached: for that it registers with [`pressure`](crate::pressure), which starts the heap's background thread.
 //!
 //! # What survives what
 //!
@@ -20,7 +21,7 @@
 //! |---|---|
 //! | the process exits, or panics | everything, and that it ended in an orderly way |
 //! | SIGKILL, the OOM killer, a crash, `abort` | everything up to the last second; a record that was being written shows as torn |
-//! | the kernel crashes, the power fails | what the kernel had written to the disk: by default what is 30 s old. Torn records show as such |
+//! | the kernel crashes, the power fails | what the kernel had written to the disk: by default, 30 s ago. Torn records show as such |
 //! | somebody deletes or renames the file | nothing more in its old place; the process goes on, and says so in one line |
 //! | somebody cuts the file short, the disk fails | what was there before; the process goes on, recording ends, and says so in one line |
 //! | a second process with the same path | it gets an error; the first goes on |
@@ -44,9 +45,9 @@
 //!
 //! # Who may read it
 //!
-//! The user of the process (mode 0600). There are sizes and counts in it, the path of the program, and no data of the program.
-//! The last part of the path must not be a symlink, and a file that is there must be an earlier recording or empty, belong to the user, and have no other
-//! name. An earlier recording is kept as `PATH.1`, up to `PATH.3`.
+//! The user of the process (mode 0600). There are sizes and counts in it, the path of the program, and no data of the program. The last part of
+//! the path must not be a symlink, and a file that is there must be an earlier recording or empty, belong to the user, and have no other name. An
+//! earlier recording is kept as `PATH.1`, up to `PATH.3`.
 
 mod bus;
 mod file;
