@@ -231,6 +231,8 @@ fn is_limited(path: &Path) {
     control::set_hard_limit(Limit::Bytes(256 * MIB));
     Builder::new().interval(Duration::from_hours(1)).bytes(SMALL).start(path).expect("it starts").forever();
     let mut all = Vec::new();
+    // More than there may be. It shows with the next look.
+    assert!(Vec::<u8>::new().try_reserve_exact(1 << 30).is_err());
     for _ in 0..125 {
         all.push(vec![7_u8; 2 * MIB]);
         thread::sleep(Duration::from_millis(4));
@@ -454,6 +456,8 @@ fn at_a_limit_it_does_not_wait() {
     assert!(recording.snapshots.len() > 1);
     assert!(count(LimitKind::NearMemoryLimit) > 0, "{:?}", recording.events);
     assert!(count(LimitKind::NearHardLimit) > 0, "{:?}", recording.events);
+    assert!(count(LimitKind::Fuse) > 0, "{:?}", recording.events);
+    assert_eq!(count(LimitKind::Refused), 1, "{:?}", recording.events);
     let limit = recording.events.iter().find_map(|event| match event.what {
         What::Limit { kind: LimitKind::NearMemoryLimit, limit_bytes, .. } => limit_bytes,
         _ => None,

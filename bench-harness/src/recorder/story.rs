@@ -262,6 +262,7 @@ pub(super) fn event_words(what: &What) -> String {
                     format!("{ALARM} over the memory limit, with nothing to give back: {times}; held {held}{of}")
                 }
                 LimitKind::Fuse => format!("{ALARM} the fuse tripped {times}, at 95 % of the hard limit; held {held}{of}"),
+                LimitKind::Refused => format!("{ALARM} the hard limit refused memory {times}; held {held}{of}"),
                 LimitKind::NearMemoryLimit => format!("{ALARM} 90 % of the memory limit reached; held {held}{of}"),
                 LimitKind::NearHardLimit => format!("{ALARM} 90 % of the hard limit reached; held {held}{of}"),
                 _ => format!("{ALARM} a limit; held {held}{of}"),

@@ -451,6 +451,7 @@ fn limits(heap: &mut freestone::Snapshot, visit: &mut impl Visit) {
     visit.size(&mut limits.held);
     visit.count(&mut limits.assists);
     visit.count(&mut limits.exceeded);
+    visit.count(&mut limits.refusals);
     visit.count(&mut limits.fuse_trips);
     visit.flag(&mut limits.fuse_sticky);
     for pause in &mut heap.pauses {

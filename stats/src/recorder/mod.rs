@@ -210,10 +210,12 @@ pub enum LimitKind {
     NearMemoryLimit = 3,
     /// Held memory came up to 90 % of the hard limit.
     NearHardLimit = 4,
+    /// The hard limit refused memory.
+    Refused = 5,
 }
 
 impl LimitKind {
-    const ALL: [Self; 5] = [Self::Assist, Self::Exceeded, Self::Fuse, Self::NearMemoryLimit, Self::NearHardLimit];
+    const ALL: [Self; 6] = [Self::Assist, Self::Exceeded, Self::Fuse, Self::NearMemoryLimit, Self::NearHardLimit, Self::Refused];
 }
 
 /// How recording ended.

@@ -316,7 +316,8 @@ fn block_signals() -> libc::sigset_t {
 fn subscribe(shared: &Arc<Shared>) -> Vec<Subscription> {
     let on = |threshold, kind| {
         let shared = Arc::clone(shared);
-        pressure::on(threshold, move |_| shared.wake(kind))
+        // At the fuse everybody is called, whatever his threshold.
+        pressure::on(threshold, move |pressure| shared.wake(if pressure.fuse { LimitKind::Fuse } else { kind }))
     };
     let soft = control::memory_limit().map(|_| on(Threshold::of_memory_limit(NEAR_PERCENT), LimitKind::NearMemoryLimit));
     let hard = control::hard_limit().map(|_| on(Threshold::of_hard_limit(NEAR_PERCENT), LimitKind::NearHardLimit));
@@ -412,6 +413,7 @@ fn write_limits(writer: &mut Writer<MmapMut>, moment: Moment, near: u8, earlier:
         (LimitKind::NearHardLimit, called(LimitKind::NearHardLimit), hard),
         (LimitKind::Assist, limits.assists.saturating_sub(before.assists), soft),
         (LimitKind::Exceeded, limits.exceeded.saturating_sub(before.exceeded), soft),
+        (LimitKind::Refused, limits.refusals.saturating_sub(before.refusals), hard),
         (LimitKind::Fuse, limits.fuse_trips.saturating_sub(before.fuse_trips), hard),
     ] {
         if times > 0 {

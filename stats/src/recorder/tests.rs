@@ -304,7 +304,7 @@ fn no_bytes_make_the_reader_panic() {
     writer.limit(moment(2), LimitFields { kind: LimitKind::Exceeded, times: 5, held_bytes: 77, limit_bytes: Some(70) });
     writer.pause(&mut Pause::default());
     let whole = writer.memory().to_vec();
-    for _ in 0..2000 {
+    for _ in 0..600 {
         let mut bytes = whole.clone();
         for _ in 0..=random.below(20) {
             // Half of the changes hit the first two pages, where most of what is believed stands.
