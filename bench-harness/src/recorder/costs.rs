@@ -230,9 +230,9 @@ pub(super) fn compare(rounds: u64, folder: Option<&Path>) -> Result<String> {
     let clock = |of: fn(&Turn) -> f64| Estimate::of(clocks.iter().map(of)).map_or(0.0, |estimate| estimate.median / 1e3);
     let _ = writeln!(
         text,
-        "\nMedians over turns of the median record; ± is how far the 95 % interval reaches. Looking at the clocks is\n\
-         in every figure: {:.2} µs of time, {:.2} µs of CPU. What the kernel writes to the disk later, and when, is\n\
-         the same for the map and for pwrite, and is in none.",
+        "\nMedians over turns of the median record; ± is how far the 95 % interval reaches. Looking at the\n\
+         clocks is in every figure: {:.2} µs of time, {:.2} µs of CPU. What the kernel writes to the disk later,\n\
+         and when, is the same for the map and for pwrite, and is in none.",
         clock(|turn| turn.wall_ns),
         clock(|turn| turn.processor_ns),
     );
