@@ -231,8 +231,8 @@ pub(super) fn compare(rounds: u64, folder: Option<&Path>) -> Result<String> {
     let _ = writeln!(
         text,
         "\nMedians over turns of the median record; ± is how far the 95 % interval reaches. Looking at the\n\
-         clocks is in every figure: {:.2} µs of time, {:.2} µs of CPU. What the kernel writes to the disk later,\n\
-         and when, is the same for the map and for pwrite, and is in none.",
+         clocks is in every figure: {:.2} µs of time, {:.2} µs of CPU. What the kernel writes to the\n\
+         disk later, and when, is the same for the map and for pwrite, and is in none.",
         clock(|turn| turn.wall_ns),
         clock(|turn| turn.processor_ns),
     );

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use freestone::{Pause, PauseKind};
 
 use super::format::{
-    Decoder, Encoder, HEADER_BYTES, Header, LimitFields, Moment, Recorded, Ring, RingOf, SLOT_HEADER_BYTES, Visit, checksum,
+    Decoder, Encoder, HEADER_BYTES, Header, LimitFields, Moment, Recorded, Ring, RingOf, SLOT_HEADER_BYTES, VERSION, Visit,
+    checksum,
 };
 use super::writer::{Writer, header_page};
 use super::{BYTES_MIN, Ending, LimitKind, ReadError, Recording, What};
@@ -354,6 +355,22 @@ fn figures_that_no_process_has_are_not_believed() {
     writer.snapshot(START, &mut hostile);
     let recording = parse(&mut writer);
     assert_eq!((numbers(&recording), recording.torn), (vec![1, 2], 2));
+}
+
+/// A file says by its version how it is laid out. Fields that move without a new one would be read as others.
+#[test]
+fn the_layout_changes_with_the_version_only() {
+    let mut writer = with_snapshots(1);
+    writer.pause(&mut Pause::default());
+    writer.limit(moment(2), LimitFields { kind: LimitKind::Exceeded, times: 5, held_bytes: 77, limit_bytes: Some(70) });
+    writer.anomaly(moment(3), "storm", "of 64-byte blocks");
+    writer.ending(moment(4), Ending::Exited);
+    let layout = crc32fast::hash(writer.memory());
+    assert_eq!(
+        (VERSION, layout),
+        (1, 2867653853),
+        "a new order, or a field in the middle, takes a new VERSION; one at the end does not"
+    );
 }
 
 /// A later library may write more at a record's end, an earlier one wrote less.
