@@ -7,6 +7,9 @@ use bytesize::ByteSize;
 use crate::process::Process;
 use crate::{Snapshot, snapshot};
 
+/// Mappings without an owner are named from here on.
+const UNEXPLAINED_NAMED_BYTES: u64 = 1 << 20;
+
 /// Where every byte is: of the heap by its own books, of the rest of the process by the kernel's. Prints as a table.
 ///
 /// ```
@@ -74,7 +77,7 @@ impl Ledger {
             name: "released",
             bytes: bytes.released as i64,
             error_bytes: None,
-            meaning: "address space without memory: given back, or never touched",
+            meaning: "address space without memory, or not touched yet",
         };
         lines.push(released);
         lines.extend(self.process.lines());
@@ -103,13 +106,112 @@ impl Ledger {
             line("lost_at_fork", "lost at fork", bytes.lost_at_fork, "in caches of threads that stayed in the parent"),
         ]
     }
+
+    /// Of what the heap holds, how much is not in memory: pages that were never touched, and pages in swap. `None`: nobody says what is.
+    fn not_in_memory(&self) -> Option<u64> {
+        Some((self.snapshot.heap.bytes.committed() as u64).saturating_sub(self.process.heap?))
+    }
 }
 
 impl fmt::Display for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for line in self.lines() {
-            writeln!(f, "  {:<18}{:>12}   {}", line.name, ByteSize(line.bytes.unsigned_abs()).to_string(), line.meaning)?;
+        let (lines, process) = (self.lines(), &self.process);
+        let bytes = &self.snapshot.heap.bytes;
+        let table = Table { resident: process.resident };
+
+        writeln!(f, "{:<35} {:>8}", "The heap, by its own books", if table.resident.is_some() { "of RSS" } else { "" })?;
+        if self.snapshot.heap.approximate {
+            writeln!(f, "  (threads were at work: figures may be off by what was on its way)")?;
+        }
+        table.lines(f, &lines, Part::Heap)?;
+        table.row(f, "= committed", bytes.committed() as i64, "the most of it that can be in memory")?;
+
+        writeln!(f, "What it gave back")?;
+        table.lines(f, &lines, Part::GivenBack)?;
+        table.row_without_share(f, "= reserved", bytes.reserved() as i64, "all address space of the heap")?;
+
+        writeln!(f, "The process, by the kernel's books")?;
+        table.lines(f, &lines, Part::Resident)?;
+        if let Some(resident) = process.resident {
+            table.row(f, "= resident", resident.cast_signed(), "RSS")?;
+        }
+        self.remarks(f)
+    }
+}
+
+impl Ledger {
+    /// What is not a line of the sums, but explains them.
+    fn remarks(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let process = &self.process;
+        let size = |bytes: u64| ByteSize(bytes).to_string();
+        if let Some(absent) = self.not_in_memory() {
+            let swapped = process.heap_swapped.unwrap_or(0).min(absent);
+            let never = size(absent - swapped);
+            writeln!(f, "  Of what the heap committed, {never} was never touched, and {} is in swap.", size(swapped))?;
+        }
+        if let (Some(held), Some(live)) = (process.malloc_held, process.malloc_live) {
+            writeln!(f, "  The C library's malloc holds {}, {} of it live, by its own account.", size(held), size(live))?;
+        }
+        if let Some(swapped) = process.swapped.filter(|&swapped| swapped > 0) {
+            writeln!(f, "  In swap: {} of the whole process.", size(swapped))?;
+        }
+        if let Some(huge) = process.huge_pages.filter(|&huge| huge > 0) {
+            writeln!(f, "  In huge pages: {} of what is resident.", size(huge))?;
+        }
+        if let Some(huge) = process.huge_tlb.filter(|&huge| huge > 0) {
+            writeln!(f, "  In huge pages that were set aside, and do not count as resident: {}.", size(huge))?;
+        }
+        if let Some(charged) = process.cgroup_bytes {
+            let limit = process.cgroup_limit.map_or_else(|| "without a limit".to_owned(), |limit| format!("of {}", size(limit)));
+            writeln!(f, "  The control group is charged with {} {limit}, page cache and others in it included.", size(charged))?;
+        }
+        for (range, bytes) in &process.largest_unexplained {
+            if *bytes >= UNEXPLAINED_NAMED_BYTES {
+                writeln!(f, "  Unexplained: {} at {:x}-{:x}.", size(*bytes), range.start, range.end)?;
+            }
+        }
+        for refusal in &process.unread {
+            writeln!(f, "  {refusal}.")?;
         }
         Ok(())
     }
+}
+
+/// The columns: name, size, share of what is resident, meaning.
+struct Table {
+    resident: Option<u64>,
+}
+
+impl Table {
+    fn lines(&self, f: &mut fmt::Formatter<'_>, lines: &[Line], part: Part) -> fmt::Result {
+        for line in lines.iter().filter(|line| line.part == part) {
+            let meaning = match line.error_bytes {
+                Some(error) => format!("± {}; {}", ByteSize(error), line.meaning),
+                None => line.meaning.to_owned(),
+            };
+            match part {
+                Part::GivenBack => self.row_without_share(f, line.name, line.bytes, &meaning)?,
+                _ => self.row(f, line.name, line.bytes, &meaning)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn row(&self, f: &mut fmt::Formatter<'_>, name: &str, bytes: i64, meaning: &str) -> fmt::Result {
+        let share = match self.resident {
+            Some(resident @ 1..) => format!("{:.1} %", bytes as f64 * 100.0 / resident as f64),
+            _ => String::new(),
+        };
+        write_row(f, name, bytes, &share, meaning)
+    }
+
+    fn row_without_share(&self, f: &mut fmt::Formatter<'_>, name: &str, bytes: i64, meaning: &str) -> fmt::Result {
+        write_row(f, name, bytes, "", meaning)
+    }
+}
+
+fn write_row(f: &mut fmt::Formatter<'_>, name: &str, bytes: i64, share: &str, meaning: &str) -> fmt::Result {
+    let sign = if bytes < 0 { "-" } else { "" };
+    let size = format!("{sign}{}", ByteSize(bytes.unsigned_abs()));
+    writeln!(f, "{}", format!("  {name:<18}{size:>14} {share:>9}   {meaning}").trim_end())
 }
