@@ -9,7 +9,8 @@
 //! 3. **Arenas of glibc**: they begin at multiples of 64 MiB with a header that says how long they are.
 //! 4. **Stacks**: some thread's thread-local word or stack pointer lies within.
 //! 5. **What glibc mapped for one large block each**: the block's header is recognised, and all together are no more than `mallinfo2` says.
-//! 6. **Stacks of threads that have ended**, which glibc keeps for the next: a guard below, and the length of another stack.
+//! 6. **Stacks of threads that have ended**, which glibc keeps for the next: a guard below, and either made as a stack, which recent kernels
+//!    show, or of the length of another one.
 //!
 //! What remains is nobody's, and said to be. Where two owners share a mapping (the kernel joins neighbours), the pages of each are counted one
 //! by one (`mincore`). Nothing here is lost or counted twice: all owners together have what the kernel counted.
@@ -242,7 +243,7 @@ impl<'a> Owners<'a> {
             self.shares.other_allocators = self.shares.other_allocators.saturating_add(of_blocks);
             for piece in outside {
                 let guarded = (1..=GUARD_BYTES_MAX).contains(&piece.guard_bytes);
-                if guarded && self.stack_lengths.contains(&piece.range.len()) {
+                if guarded && (piece.pages == Pages::Small || self.stack_lengths.contains(&piece.range.len())) {
                     self.shares.stacks = self.shares.stacks.saturating_add(piece.resident);
                 } else {
                     self.rest.push(piece);

@@ -179,6 +179,8 @@ fn stacks_of_ended_threads_look_like_those_of_others() {
     assert_eq!(owners(&known, &Pages4k::default(), &mappings(0)).0.stacks, 20_480);
     assert_eq!(owners(&known, &Pages4k::default(), &mappings(4096)).1, 16_384, "the guard is not right below it");
     let nobody = Known::default();
+    let as_a_stack = mappings(0).map(|mapping| Mapping { pages: Pages::Small, ..mapping });
+    assert_eq!(owners(&nobody, &Pages4k::default(), &as_a_stack).0.stacks, 20_480, "made as one");
     assert_eq!(owners(&nobody, &Pages4k::default(), &mappings(0)).1, 20_480, "of no length that a stack has");
 }
 
