@@ -119,7 +119,8 @@ impl fmt::Display for Ledger {
         let bytes = &self.snapshot.heap.bytes;
         let table = Table { resident: process.resident };
 
-        writeln!(f, "{:<35} {:>8}", "The heap, by its own books", if table.resident.is_some() { "of RSS" } else { "" })?;
+        let of_resident = if table.resident.is_some() { "of RSS" } else { "" };
+        writeln!(f, "{}", format!("{:<35} {of_resident:>8}", "The heap, by its own books").trim_end())?;
         if self.snapshot.heap.approximate {
             writeln!(f, "  (threads were at work: figures may be off by what was on its way)")?;
         }
@@ -162,8 +163,8 @@ impl Ledger {
             writeln!(f, "  In huge pages that were set aside, and do not count as resident: {}.", size(huge))?;
         }
         if let Some(charged) = process.cgroup_bytes {
-            let limit = process.cgroup_limit.map_or_else(|| "without a limit".to_owned(), |limit| format!("of {}", size(limit)));
-            writeln!(f, "  The control group is charged with {} {limit}, page cache and others in it included.", size(charged))?;
+            let limit = process.cgroup_limit.map_or_else(|| "no limit".to_owned(), |limit| format!("a limit of {}", size(limit)));
+            writeln!(f, "  The control group has {}, page cache and others in it included, and {limit}.", size(charged))?;
         }
         for (range, bytes) in &process.largest_unexplained {
             if *bytes >= UNEXPLAINED_NAMED_BYTES {
@@ -214,4 +215,82 @@ fn write_row(f: &mut fmt::Formatter<'_>, name: &str, bytes: i64, share: &str, me
     let sign = if bytes < 0 { "-" } else { "" };
     let size = format!("{sign}{}", ByteSize(bytes.unsigned_abs()));
     writeln!(f, "{}", format!("  {name:<18}{size:>14} {share:>9}   {meaning}").trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WIDTH: usize = 100;
+
+    /// A ledger in which everything is as long as it can be.
+    fn extreme() -> Ledger {
+        let mut snapshot = snapshot();
+        snapshot.heap.approximate = true;
+        let bytes = &mut snapshot.heap.bytes;
+        for line in [&mut bytes.live, &mut bytes.thread_cached, &mut bytes.holes, &mut bytes.dirty, &mut bytes.released] {
+            *line = 1023 << 38;
+        }
+        let most = Some(1023 << 40);
+        let process = Process {
+            resident: Some(1 << 40),
+            heap: most,
+            heap_swapped: most,
+            swapped: most,
+            huge_pages: most,
+            huge_tlb: most,
+            malloc_held: most,
+            malloc_live: most,
+            cgroup_bytes: most,
+            cgroup_limit: most,
+            largest_unexplained: vec![(usize::MAX - 1..usize::MAX, 1023 << 40); 3],
+            ..Process::default()
+        };
+        Ledger { snapshot, process }
+    }
+
+    fn sum(ledger: &Ledger, part: Part) -> i64 {
+        ledger.lines().iter().filter(|line| line.part == part).map(|line| line.bytes).sum()
+    }
+
+    #[test]
+    fn every_part_sums_to_what_it_says() {
+        let ledger = extreme();
+        let bytes = &ledger.snapshot.heap.bytes;
+        assert_eq!(sum(&ledger, Part::Heap), bytes.committed() as i64);
+        assert_eq!(sum(&ledger, Part::Heap) + sum(&ledger, Part::GivenBack), bytes.reserved() as i64);
+        assert_eq!(sum(&ledger, Part::Resident), 1 << 40);
+        let keys: Vec<_> = ledger.lines().iter().map(|line| line.key).collect();
+        let mut unique = keys.clone();
+        unique.sort_unstable();
+        unique.dedup();
+        assert_eq!(unique.len(), keys.len(), "{keys:?}");
+    }
+
+    #[test]
+    fn it_fits_a_terminal() {
+        let text = extreme().to_string();
+        for line in text.lines() {
+            assert!(line.chars().count() <= WIDTH && !line.ends_with(' '), "{line:?} in\n{text}");
+        }
+        let column = |line: &str| line.find('%').map(|at| line[..at].chars().count());
+        let columns: Vec<_> = text.lines().filter(|line| line.starts_with("  ")).filter_map(column).collect();
+        assert!(columns.len() > 12 && columns.iter().all(|&at| at == columns[0]), "{text}");
+        assert!(text.contains(&format!("  unexplained{:>21}", "-1022.0 TiB")), "{text}");
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_said_and_the_heaps_lines_are_there() {
+        let process =
+            Process { unread: vec!["cannot read /proc/self/smaps: Permission denied".to_owned()], ..Process::default() };
+        let ledger = Ledger { process, ..extreme() };
+        assert_eq!(ledger.lines().iter().filter(|line| line.part == Part::Resident).count(), 0);
+        let text = ledger.to_string();
+        assert!(text.contains("  live                   255.8 TiB             what"), "{text}");
+        assert!(
+            text.ends_with("The process, by the kernel's books\n  cannot read /proc/self/smaps: Permission denied.\n"),
+            "{text}"
+        );
+        assert!(!text.contains('%') && !text.contains("RSS"), "{text}");
+    }
 }

@@ -128,8 +128,7 @@ impl Process {
     fn take(&mut self, rollup: Option<u64>, mut owners: Owners<'_>, memory: &host::OwnMemory) {
         owners.finish();
         if let Some(refusal) = memory.refusal().filter(|_| owners.looked_for_more()) {
-            self.unread
-                .push(format!("cannot read /proc/self/mem, so mappings of the C library's malloc are unexplained: {refusal}"));
+            self.unread.push(format!("cannot read /proc/self/mem to find mappings of malloc: {refusal}"));
         }
         let (total, shares) = (owners.total, owners.shares);
         self.resident = Some(rollup.unwrap_or(total.resident));
@@ -199,8 +198,8 @@ fn survey<'a>(root: &Path, known: &'a Known, memory: &'a dyn Memory) -> Result<O
     let read = File::open(&path).and_then(|mut file| smaps::each_mapping(&mut file, &mut |mapping| owners.add(&mapping)));
     match read {
         Ok(()) if owners.total.mappings > 0 => Ok(owners),
-        Ok(()) => Err(format!("{} says nothing, so nobody knows whose memory is resident", path.display())),
-        Err(refusal) => Err(format!("cannot read {}, so nobody knows whose memory is resident: {refusal}", path.display())),
+        Ok(()) => Err(format!("{} says nothing, so owners are unknown", path.display())),
+        Err(refusal) => Err(format!("cannot read {}, so owners are unknown: {refusal}", path.display())),
     }
 }
 

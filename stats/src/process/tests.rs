@@ -75,7 +75,7 @@ fn without_mappings_all_is_unexplained() {
     let process = root.read();
     check(&process);
     assert_eq!((process.resident, process.heap, process.unexplained()), (Some(8000 << 10), None, Some(8000 << 10)));
-    assert!(process.unread[0].contains("nobody knows whose memory is resident"), "{:?}", process.unread);
+    assert!(process.unread[0].contains("owners are unknown"), "{:?}", process.unread);
     let keys: Vec<_> = process.lines().iter().map(|line| line.key).collect();
     assert_eq!(keys, ["unexplained"]);
 }
