@@ -200,7 +200,7 @@ impl Table {
 
     fn row(&self, f: &mut fmt::Formatter<'_>, name: &str, bytes: i64, meaning: &str) -> fmt::Result {
         let share = match self.resident {
-            Some(resident @ 1..) => format!("{:.1} %", bytes as f64 * 100.0 / resident as f64),
+            Some(resident @ 1..) => percent(bytes as f64 * 100.0 / resident as f64),
             _ => String::new(),
         };
         write_row(f, name, bytes, &share, meaning)
@@ -208,6 +208,15 @@ impl Table {
 
     fn row_without_share(&self, f: &mut fmt::Formatter<'_>, name: &str, bytes: i64, meaning: &str) -> fmt::Result {
         write_row(f, name, bytes, "", meaning)
+    }
+}
+
+/// Memory that was never touched may come to any multiple of what is resident.
+fn percent(share: f64) -> String {
+    match share {
+        1000.0.. => "> 999 %".to_owned(),
+        ..-1000.0 => "< -999 %".to_owned(),
+        _ => format!("{share:.1} %"),
     }
 }
 

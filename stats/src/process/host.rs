@@ -180,3 +180,93 @@ pub(super) fn malloc() -> Option<Malloc> {
         live_bytes: said.uordblks.saturating_add(said.hblkhd),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::sync::atomic::{AtomicU8, Ordering};
+
+    use super::*;
+
+    const PAGE_BYTES: usize = 4096;
+
+    /// In no file, so the kernel has no name for it.
+    static ZEROED: [AtomicU8; 1 << 20] = [const { AtomicU8::new(0) }; 1 << 20];
+
+    #[test]
+    fn segments_are_what_the_loader_made() {
+        let segments = super::super::owners::in_order(segments());
+        let is_static = |address: usize| segments.iter().any(|segment| segment.contains(&address));
+        // Relaxed: one thread.
+        ZEROED.iter().step_by(PAGE_BYTES).for_each(|byte| byte.store(1, Ordering::Relaxed));
+        assert!(is_static(ZEROED.as_ptr().addr()));
+        assert!(is_static(ZEROED.as_ptr().addr() + ZEROED.len() - 1));
+        assert!(is_static((segments_are_what_the_loader_made as fn()) as usize), "code");
+        assert!(is_static(libc::malloc as *const () as usize), "code of a library");
+        let on_the_stack = 0;
+        assert!(!is_static((&raw const on_the_stack).addr()));
+        assert!(!is_static((&raw const *Box::new(7)).addr()));
+        let process = crate::Process::read();
+        let file_backed = process.file_backed.expect("mappings can be read");
+        assert!(file_backed > ZEROED.len() as u64, "{process:#?}");
+    }
+
+    #[test]
+    fn every_stack_is_marked() {
+        let (there, seen) = (Barrier::new(4), Barrier::new(4));
+        let stacks = std::sync::Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    let here = 0;
+                    stacks.lock().expect("nobody panics with it").push((&raw const here).addr());
+                    there.wait();
+                    seen.wait();
+                });
+            }
+            there.wait();
+            let stacks = stacks.lock().expect("nobody panics with it").clone();
+            // From the barrier, threads may not all have gone to sleep; then the kernel does not say where they are.
+            let marked = (0..1000).any(|_| {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+                let marks = stack_marks();
+                let here = (&raw const marks).addr();
+                assert!(marks.is_sorted());
+                let near = |&stack: &usize| marks.iter().any(|mark| mark.address.abs_diff(stack) < 64 << 10);
+                stacks.iter().all(near) && near(&here)
+            });
+            seen.wait();
+            assert!(marked, "{stacks:x?} {:x?}", stack_marks());
+        });
+    }
+
+    #[test]
+    fn own_memory_can_be_read_and_foreign_addresses_cannot() {
+        let memory = OwnMemory::open();
+        let words = vec![0x1234_5678_9abc_def0_u64; 1024];
+        let mut word = [0; 8];
+        assert_eq!(memory.read(words.as_ptr().addr(), &mut word), Some(()));
+        assert_eq!(u64::from_ne_bytes(word), words[0]);
+        for address in [0, 8, usize::MAX - 7, 1 << 62] {
+            assert_eq!(memory.read(address, &mut word), None, "{address:x}");
+        }
+        let page = words.as_ptr().addr().next_multiple_of(PAGE_BYTES);
+        assert_eq!(memory.resident(&(page..page + PAGE_BYTES)), Some(PAGE_BYTES as u64));
+        assert_eq!(memory.resident(&(0..PAGE_BYTES)), None);
+    }
+
+    #[test]
+    fn malloc_says_what_it_holds() {
+        let Some(before) = malloc() else {
+            println!("SKIPPED: this C library has no mallinfo2");
+            return;
+        };
+        // SAFETY: freed below.
+        let block = unsafe { libc::malloc(40 << 20) };
+        let with = malloc().expect("it was there before");
+        // SAFETY: allocated above.
+        unsafe { libc::free(block) };
+        assert!(with.block_mapping_bytes >= before.block_mapping_bytes + (40 << 20) - (8 << 20), "{before:?} {with:?}");
+        assert!(with.live_bytes >= with.block_mapping_bytes, "{with:?}");
+    }
+}
