@@ -5,7 +5,7 @@ use std::fmt;
 use bytesize::ByteSize;
 
 use crate::process::Process;
-use crate::{Snapshot, snapshot};
+use crate::{Snapshot, slack, snapshot};
 
 /// Mappings without an owner are named from here on.
 const UNEXPLAINED_NAMED_BYTES: u64 = 1 << 20;
@@ -94,15 +94,19 @@ impl Ledger {
             error_bytes: None,
             meaning,
         };
+        // Where blocks end is exact, where requests end within them is not; together they are what is held.
+        let slack = slack::estimate(&self.snapshot.heap);
+        let estimated = |line| Line { error_bytes: Some(slack.error_bytes), ..line };
+        let slack_bytes = slack.bytes as usize;
         vec![
-            line("live", "live", bytes.live, "what the program asked for and has"),
-            line("slack", "slack", 0, "at the end of its blocks, where nobody asked for it"),
+            estimated(line("live", "live", bytes.live - slack_bytes, "what the program asked for and has")),
+            estimated(line("slack", "slack", slack_bytes, "the rest of its blocks")),
             line("thread_cache", "thread caches", bytes.thread_cached, "free, at hand for the thread that freed it"),
             line("depot", "depots", bytes.depot, "free, on its way between threads"),
             line("holes", "holes", bytes.holes, "free, in spans that are in use"),
             line("dirty", "dirty", bytes.dirty, "free pages that still hold memory"),
             line("metadata", "metadata", bytes.metadata, "for the allocator itself"),
-            line("profiler", "profiler", 0, "for samples"),
+            line("profiler", "profiler", bytes.profiler, "for samples, beyond their blocks"),
             line("lost_at_fork", "lost at fork", bytes.lost_at_fork, "in caches of threads that stayed in the parent"),
         ]
     }
@@ -295,7 +299,7 @@ mod tests {
         let ledger = Ledger { process, ..extreme() };
         assert_eq!(ledger.lines().iter().filter(|line| line.part == Part::Resident).count(), 0);
         let text = ledger.to_string();
-        assert!(text.contains("  live                   255.8 TiB             what"), "{text}");
+        assert!(text.contains("  live                   255.8 TiB             ± "), "{text}");
         assert!(
             text.ends_with("The process, by the kernel's books\n  cannot read /proc/self/smaps: Permission denied.\n"),
             "{text}"

@@ -76,6 +76,7 @@ mod rates;
 #[cfg(feature = "recorder")]
 pub mod recorder;
 mod report;
+mod slack;
 mod snapshot;
 mod threads;
 
