@@ -49,7 +49,7 @@ pub struct Line {
     pub key: &'static str,
     /// Its name for people.
     pub name: &'static str,
-    /// How many bytes. Only *unexplained* can be negative, where the parts were read at different moments.
+    /// How many bytes. Only *unexplained* could be negative.
     pub bytes: i64,
     /// Half of the 95 % interval, for lines that are estimated from samples. `None`: exact.
     pub error_bytes: Option<u64>,
@@ -57,8 +57,8 @@ pub struct Line {
     pub meaning: &'static str,
 }
 
-/// Reads the heap's books and the kernel's. The kernel walks the page tables of the process for it, about 10 ms for every 4 GiB, and nobody
-/// else waits; for every minute, not for every request.
+/// Reads the heap's books and the kernel's, for every minute, not for every request: the kernel walks over the pages of the process for it, some
+/// 35 ns for each that is resident (150 ms for 4 GiB in small pages), and threads that map or unmap memory meanwhile wait for it.
 #[must_use]
 pub fn ledger() -> Ledger {
     let process = Process::read();

@@ -12,11 +12,6 @@ use std::path::Path;
 use crate::ledger::{Line, Part};
 use owners::{Known, Memory, Owners};
 
-/// How often mappings are read at most, if the process grows or shrinks in between.
-const ATTEMPTS: usize = 3;
-/// By how much the two readings may differ: by 1/256, and so many bytes more.
-const DRIFT_DIVISOR: u64 = 256;
-const DRIFT_BYTES: u64 = 256 << 10;
 /// How many mappings without an owner are kept, the largest first.
 const UNEXPLAINED_KEPT: usize = 3;
 
@@ -24,7 +19,8 @@ const UNEXPLAINED_KEPT: usize = 3;
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Process {
-    /// All of it: `Rss` in `/proc/self/smaps_rollup`.
+    /// All of it: the sum of `Rss` over `/proc/self/smaps`. `smaps_rollup` would say the same, and take as long again; it is asked where `smaps`
+    /// cannot be read, and after it the kernel's quick count.
     pub resident: Option<u64>,
     /// In the heap's own address ranges.
     pub heap: Option<u64>,
@@ -96,42 +92,20 @@ impl Process {
 
     fn read_mappings(&mut self, root: &Path, known: &Known) {
         let memory = host::OwnMemory::open();
-        let mut closest: Option<(u64, Option<u64>, Owners<'_>)> = None;
-        let mut refusals = Vec::new();
-        for _ in 0..ATTEMPTS {
-            refusals.clear();
-            let rollup = rollup(root).map_err(|refusal| refusals.push(refusal)).ok();
-            let owners = match survey(root, known, &memory) {
-                Ok(owners) => owners,
-                Err(refusal) => {
-                    refusals.push(refusal);
-                    self.resident = rollup.or_else(|| freestone::resident().map(|[total, _]| total as u64));
-                    break;
-                }
-            };
-            // The sum over mappings is as good as the kernel's own, where that is not to be had.
-            let resident = rollup.unwrap_or(owners.total.resident);
-            let drift = resident.abs_diff(owners.total.resident);
-            if closest.as_ref().is_none_or(|(least, ..)| drift < *least) {
-                closest = Some((drift, rollup, owners));
+        let mut owners = match survey(root, known, &memory) {
+            Ok(owners) => owners,
+            Err(refusal) => {
+                self.unread.push(refusal);
+                self.resident = rollup(root).or_else(|| freestone::resident().map(|[total, _]| total as u64));
+                return;
             }
-            if drift <= resident / DRIFT_DIVISOR + DRIFT_BYTES {
-                break;
-            }
-        }
-        self.unread.append(&mut refusals);
-        if let Some((_, rollup, owners)) = closest {
-            self.take(rollup, owners, &memory);
-        }
-    }
-
-    fn take(&mut self, rollup: Option<u64>, mut owners: Owners<'_>, memory: &host::OwnMemory) {
+        };
         owners.finish();
         if let Some(refusal) = memory.refusal().filter(|_| owners.looked_for_more()) {
             self.unread.push(format!("cannot read /proc/self/mem to find mappings of malloc: {refusal}"));
         }
         let (total, shares) = (owners.total, owners.shares);
-        self.resident = Some(rollup.unwrap_or(total.resident));
+        self.resident = Some(total.resident);
         self.heap = Some(shares.heap);
         self.other_allocators = Some(shares.other_allocators);
         self.thread_stacks = Some(shares.stacks);
@@ -147,8 +121,7 @@ impl Process {
             owners.rest.into_iter().take(UNEXPLAINED_KEPT).map(|piece| (piece.range, piece.resident)).collect();
     }
 
-    /// What is resident without being any of the others. Negative where memory went back between two readings. `None`: nobody says what is
-    /// resident.
+    /// What is resident without being any of the others. `None`: nobody says what is resident.
     #[must_use]
     pub fn unexplained(&self) -> Option<i64> {
         let explained: u64 = self.owners().into_iter().filter_map(|(_, _, bytes, _)| bytes).fold(0, u64::saturating_add);
@@ -180,15 +153,10 @@ impl Process {
     }
 }
 
-/// What is resident in all, by the kernel's own sum.
-fn rollup(root: &Path) -> Result<u64, String> {
-    let path = root.join("proc/self/smaps_rollup");
-    let total = File::open(&path).and_then(|mut file| smaps::total(&mut file));
-    match total {
-        Ok(Some(total)) => Ok(total.resident),
-        Ok(None) => Err(format!("{} says nothing", path.display())),
-        Err(refusal) => Err(format!("cannot read {}: {refusal}", path.display())),
-    }
+/// What is resident in all, by the kernel's own sum. `None`: it cannot be read (there is none before Linux 4.14).
+fn rollup(root: &Path) -> Option<u64> {
+    let mut file = File::open(root.join("proc/self/smaps_rollup")).ok()?;
+    smaps::total(&mut file).ok()?.map(|total| total.resident)
 }
 
 /// All mappings, and whose they are as far as that is seen at once.
