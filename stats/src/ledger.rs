@@ -133,7 +133,7 @@ impl fmt::Display for Ledger {
 
         writeln!(f, "What it gave back")?;
         table.lines(f, &lines, Part::GivenBack)?;
-        table.row_without_share(f, "= reserved", bytes.reserved() as i64, "all address space of the heap")?;
+        write_row(f, "= reserved", bytes.reserved() as i64, "", "all address space of the heap")?;
 
         writeln!(f, "The process, by the kernel's books")?;
         table.lines(f, &lines, Part::Resident)?;
@@ -195,7 +195,7 @@ impl Table {
                 None => line.meaning.to_owned(),
             };
             match part {
-                Part::GivenBack => self.row_without_share(f, line.name, line.bytes, &meaning)?,
+                Part::GivenBack => write_row(f, line.name, line.bytes, "", &meaning)?,
                 _ => self.row(f, line.name, line.bytes, &meaning)?,
             }
         }
@@ -208,10 +208,6 @@ impl Table {
             _ => String::new(),
         };
         write_row(f, name, bytes, &share, meaning)
-    }
-
-    fn row_without_share(&self, f: &mut fmt::Formatter<'_>, name: &str, bytes: i64, meaning: &str) -> fmt::Result {
-        write_row(f, name, bytes, "", meaning)
     }
 }
 

@@ -7,8 +7,7 @@ use freestone::ThreadSnapshot;
 
 /// A thread that has allocated, or the cache of one that has ended and waits for the next. Prints as one line.
 ///
-/// Counts belong to the cache: a thread that took over the cache of one that had ended goes on with its counts. Blocks beyond the size classes do not pass
-/// through caches, and are not in them.
+/// Counts belong to the cache: a thread that took over the cache of one that had ended goes on with its counts.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Thread {
@@ -30,7 +29,7 @@ pub struct Thread {
     pub cached_bytes: u64,
 }
 
-/// All of them, those with the most in their caches first. Reads a small file per thread for its name, about EIGHT µs each.
+/// All of them, those with the most in their caches first. Reads a small file per thread for its name, about 2 µs each.
 ///
 /// ```
 /// for thread in freestone_stats::threads() {

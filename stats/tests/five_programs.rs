@@ -150,7 +150,7 @@ struct Database {
 unsafe impl Send for Database {}
 
 impl Database {
-    /// A database in memory. `None`: there is no SQLite.
+    /// A database in memory. `None`: the library is not there.
     fn open() -> Option<Self> {
         // SAFETY: a library without surprises in its constructors.
         let library = unsafe { libc::dlopen(c"libsqlite3.so.0".as_ptr(), libc::RTLD_NOW) };
@@ -405,7 +405,9 @@ fn front_end() {
     look("front end, started");
     let mut paths = Vec::new();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    ["allocator/src", "stats/src", "tests/src", "tests/tests"].iter().for_each(|folder| sources(&root.join(folder), &mut paths));
+    for folder in ["allocator/src", "stats/src", "tests/src", "tests/tests"] {
+        sources(&root.join(folder), &mut paths);
+    }
     assert!(paths.len() > 50, "{paths:?}");
     let mut mapped = Vec::new();
     for path in &paths {
@@ -487,8 +489,9 @@ fn moments() {
         });
         seen.wait();
     });
+    let second = shared.cast::<libc::pthread_barrier_t>().wrapping_add(1);
     // SAFETY: initialised above.
-    unsafe { libc::pthread_barrier_wait(shared.cast::<libc::pthread_barrier_t>().add(1)) };
+    unsafe { libc::pthread_barrier_wait(second) };
     for thread in of_c {
         // SAFETY: made above, and not waited for yet.
         assert_eq!(unsafe { libc::pthread_join(thread, ptr::null_mut()) }, 0);

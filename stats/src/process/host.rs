@@ -63,7 +63,9 @@ pub(super) fn segments() -> Vec<Range<usize>> {
         let object = unsafe { &*object };
         for nth in 0..usize::from(object.dlpi_phnum) {
             // SAFETY: there are `dlpi_phnum` of them.
-            let header = unsafe { &*object.dlpi_phdr.add(nth) };
+            let header = unsafe { object.dlpi_phdr.add(nth) };
+            // SAFETY: as above.
+            let header = unsafe { &*header };
             if header.p_type == libc::PT_LOAD {
                 let start = (object.dlpi_addr as usize).wrapping_add(header.p_vaddr as usize);
                 let end = start.saturating_add(header.p_memsz as usize);
@@ -97,8 +99,9 @@ pub(super) fn heap_ranges() -> Vec<Range<usize>> {
 /// Threads that have allocated have a thread-local word, and the heap knows where. Of the others the kernel says where their stack pointer is, if they
 /// are waiting for something.
 pub(super) fn stack_marks() -> Vec<StackMark> {
-    // SAFETY: these two ask a question, and cannot fail.
-    let (main, current) = unsafe { (libc::getpid() as u32, libc::gettid() as u32) };
+    let main = std::process::id();
+    // SAFETY: asks for a number, and cannot fail.
+    let current = unsafe { libc::gettid() } as u32;
     let known = crate::threads::records();
     let mut marks: Vec<StackMark> = known
         .iter()

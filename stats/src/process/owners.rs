@@ -163,7 +163,7 @@ impl<'a> Owners<'a> {
             Label::Shared => &mut self.shares.shared,
             Label::Anonymous | Label::Named => {
                 return self.add_anonymous(
-                    Piece { range: range.clone(), resident: mapping.resident, pages: mapping.pages, guard_bytes },
+                    &Piece { range: range.clone(), resident: mapping.resident, pages: mapping.pages, guard_bytes },
                     mapping.label,
                 );
             }
@@ -171,7 +171,7 @@ impl<'a> Owners<'a> {
         *share = share.saturating_add(mapping.resident);
     }
 
-    fn add_anonymous(&mut self, piece: Piece, label: Label) {
+    fn add_anonymous(&mut self, piece: &Piece, label: Label) {
         let (heap, outside) = cut(piece, &self.known.heap, self.memory);
         self.shares.heap = self.shares.heap.saturating_add(heap);
         for piece in outside {
@@ -179,13 +179,15 @@ impl<'a> Owners<'a> {
                 self.shares.named = self.shares.named.saturating_add(piece.resident);
                 continue;
             }
-            let (of_segments, outside) = cut(piece, &self.known.static_data, self.memory);
+            let (of_segments, outside) = cut(&piece, &self.known.static_data, self.memory);
             self.shares.files = self.shares.files.saturating_add(of_segments);
             for piece in outside {
                 let arenas = self.arenas(&piece);
-                let (of_arenas, outside) = cut(piece, &arenas, self.memory);
+                let (of_arenas, outside) = cut(&piece, &arenas, self.memory);
                 self.shares.other_allocators = self.shares.other_allocators.saturating_add(of_arenas);
-                outside.into_iter().for_each(|piece| self.add_stack_or_rest(piece));
+                for piece in outside {
+                    self.add_stack_or_rest(piece);
+                }
             }
         }
     }
@@ -228,7 +230,7 @@ impl<'a> Owners<'a> {
         if exact && piece.guard_bytes > 0 && !self.stack_lengths.contains(&stack.len()) {
             self.stack_lengths.push(stack.len());
         }
-        let (of_stack, outside) = cut(piece, &[stack], self.memory);
+        let (of_stack, outside) = cut(&piece, &[stack], self.memory);
         self.shares.stacks = self.shares.stacks.saturating_add(of_stack);
         self.rest.extend(outside);
     }
@@ -239,7 +241,7 @@ impl<'a> Owners<'a> {
         let mut probes_left = PROBES_MAX;
         for piece in std::mem::take(&mut self.rest) {
             let blocks = self.mapped_blocks(&piece, &mut block_bytes_left, &mut probes_left);
-            let (of_blocks, outside) = cut(piece, &blocks, self.memory);
+            let (of_blocks, outside) = cut(&piece, &blocks, self.memory);
             self.shares.other_allocators = self.shares.other_allocators.saturating_add(of_blocks);
             for piece in outside {
                 let guarded = (1..=GUARD_BYTES_MAX).contains(&piece.guard_bytes);
@@ -339,7 +341,7 @@ fn overlapping<'a>(known: &'a [Range<usize>], range: &'a Range<usize>) -> impl I
 ///
 /// A piece that is all inside, or all outside, keeps the kernel's count. Where it is cut, pages are counted one by one; where nobody can count
 /// them, each part has as much as its length says. What was counted too often or not at all goes to the last part, so that nothing is lost.
-fn cut(piece: Piece, known: &[Range<usize>], memory: &dyn Memory) -> (u64, Vec<Piece>) {
+fn cut(piece: &Piece, known: &[Range<usize>], memory: &dyn Memory) -> (u64, Vec<Piece>) {
     let mut inside = overlapping(known, &piece.range).peekable();
     match inside.peek() {
         None => return (0, vec![piece.clone()]),

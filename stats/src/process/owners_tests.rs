@@ -1,5 +1,8 @@
 //! Owners on mappings and memory that tests make up.
 
+// A list of ranges may have one.
+#![allow(clippy::single_range_in_vec_init)]
+
 use std::collections::HashMap;
 
 use super::*;
@@ -72,7 +75,9 @@ fn guard(range: Range<usize>) -> Mapping {
 /// Whose the mappings are, and what remains.
 fn owners(known: &Known, memory: &Pages4k, mappings: &[Mapping]) -> (Shares, u64) {
     let mut owners = Owners::new(known, memory);
-    mappings.iter().for_each(|mapping| owners.add(mapping));
+    for mapping in mappings {
+        owners.add(mapping);
+    }
     owners.finish();
     let rest = owners.rest.iter().map(|piece| piece.resident).sum();
     let Shares { heap, other_allocators, stacks, files, shared, named } = owners.shares;
@@ -249,7 +254,7 @@ fn large_blocks_of_glibc_are_found_by_their_headers() {
     }
 }
 
-/// SplitMix64.
+/// `SplitMix64`.
 struct Random(u64);
 
 impl Random {

@@ -93,7 +93,7 @@ fn an_unreadable_proc_is_said_and_survived() {
 fn strange_files_are_survived() {
     let root = Root::new("strange");
     let recorded = include_str!("recorded_smaps.txt");
-    let cut = [100, 700, 1000, 1333, recorded.len() - 1].map(|length| recorded[..length].as_bytes().to_vec());
+    let cut = [100, 700, 1000, 1333, recorded.len() - 1].map(|length| recorded.as_bytes()[..length].to_vec());
     let hostile = [
         Vec::new(),
         vec![0; 100_000],
