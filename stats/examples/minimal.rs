@@ -1,4 +1,9 @@
-//! Works a little and says what that did to the heap.
+//! The least there is: works a little, and says what that did to the heap.
+//!
+//! ```text
+//! $ cargo run -p freestone-stats --example minimal
+//! OUTPUT
+//! ```
 
 use freestone::Freestone;
 
