@@ -24,7 +24,7 @@ fn careless_sum(lines: &str) -> u32 {
 }
 
 fn main() {
-    let lines: String = (0..1000).map(|number| format!("line {number}\n")).collect();
+    let lines = (0..1000).map(|number| format!("line {number}")).collect::<Vec<_>>().join("\n");
     let digits = assert::no_alloc(|| sum(&lines));
     println!("sum of 1000 lines: {digits}, without an allocation");
     let (same, counts) = assert::count(|| careless_sum(&lines));

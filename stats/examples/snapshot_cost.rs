@@ -33,9 +33,9 @@ fn main() {
         ready.wait();
         let now = freestone_stats::snapshot();
         println!("{} threads, {} MiB live in {} blocks", threads, now.heap.bytes.live >> 20, now.heap.live_blocks());
-        say("freestone::snapshot()", || drop(black_box(freestone::snapshot())));
-        say("freestone_stats::snapshot()", || drop(black_box(freestone_stats::snapshot())));
-        say("freestone_stats::threads()", || drop(black_box(freestone_stats::threads())));
+        say("freestone::snapshot()", freestone::snapshot);
+        say("freestone_stats::snapshot()", freestone_stats::snapshot);
+        say("freestone_stats::threads()", freestone_stats::threads);
         done.wait();
     });
 }
@@ -56,12 +56,14 @@ fn blocks_of_all_classes(bytes: usize) -> Vec<Vec<u8>> {
     blocks
 }
 
-fn say(what: &str, work: impl Fn()) {
+fn say<R>(what: &str, work: impl Fn() -> R) {
     let mut took: Vec<Duration> = (0..ROUNDS)
         .map(|_| {
             let began = Instant::now();
-            work();
-            began.elapsed()
+            let result = black_box(work());
+            let took = began.elapsed();
+            drop(result);
+            took
         })
         .collect();
     took.sort_unstable();
