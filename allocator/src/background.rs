@@ -24,6 +24,16 @@ const STARTING: u32 = 1;
 const AWAKE: u32 = 2;
 const PARKED: u32 = 3;
 
+/// For what else the thread is wanted. Bits of one number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum Purpose {
+    /// To tell the watcher when memory that is held reaches a bound.
+    Watcher = 1,
+    /// To write the trace.
+    Trace = 2,
+}
+
 /// The thread of a heap.
 #[derive(Debug)]
 pub(crate) struct Background {
@@ -34,7 +44,7 @@ pub(crate) struct Background {
     rung: AtomicU32,
     choice: AtomicU8,
     face: AtomicU8,
-    /// Somebody waits for what only the thread can tell in time.
+    /// Somebody waits for what only the thread can tell in time: bits of [`Purpose`].
     asked_for: AtomicU8,
     /// It should be started.
     wanted: AtomicU8,
@@ -77,9 +87,16 @@ impl Background {
         }
     }
 
-    /// From now on the thread is wanted for more than giving back.
-    pub(crate) fn ask_for(&self) {
-        self.asked_for.store(1, Ordering::Relaxed);
+    /// From now on, or until it is taken back, the thread is wanted for more than giving back.
+    pub(crate) fn ask_for(&self, purpose: Purpose) {
+        self.asked_for.fetch_or(purpose as u8, Ordering::Relaxed);
+    }
+
+    /// It is not wanted for this any more.
+    pub(crate) fn no_longer(&self, purpose: Purpose) {
+        if self.asked_for.load(Ordering::Relaxed) & purpose as u8 != 0 {
+            self.asked_for.fetch_and(!(purpose as u8), Ordering::Relaxed);
+        }
     }
 
     /// Is there to be no thread at all?
@@ -245,8 +262,13 @@ mod tests {
         assert!(!background.should_be(14 * SECOND_NS, BACKGROUND_FREE_BYTES), "it begins anew");
         assert!(background.should_be(14 * SECOND_NS, DROP_BYTES), "so much at any moment");
         assert!(!background.should_be(14 * SECOND_NS, 0));
-        background.ask_for();
+        background.ask_for(Purpose::Trace);
         assert!(background.should_be(14 * SECOND_NS, 0));
+        background.ask_for(Purpose::Watcher);
+        background.no_longer(Purpose::Trace);
+        assert!(background.should_be(14 * SECOND_NS, 0), "the other one is still there");
+        background.no_longer(Purpose::Watcher);
+        assert!(!background.should_be(14 * SECOND_NS, 0));
     }
 
     #[test]
@@ -255,7 +277,7 @@ mod tests {
         background.choose(Choice::On, Face::Rust);
         assert!(background.should_be(1, 0));
         background.choose(Choice::Off, Face::Rust);
-        background.ask_for();
+        background.ask_for(Purpose::Watcher);
         assert!(!background.should_be(SECOND_NS, usize::MAX));
         assert!(background.is_forbidden());
     }

@@ -1,7 +1,9 @@
-//! Floor 11. The face for operators: what can be done to a running heap.
+//! Floor 12. The face for operators: what can be done to a running heap.
+
+use core::time::Duration;
 
 use crate::heap;
-use crate::options::{Background, Fuse, HugePages, Limit, Options, Retain};
+use crate::options::{Background, Fuse, HugePages, Limit, Options, Retain, Trace};
 use crate::size_class::SizeClass;
 
 pub use crate::guard::{HeldEvent, Watcher};
@@ -67,6 +69,31 @@ pub fn hard_limit() -> Option<usize> {
 /// Changes what happens when 95 % of the hard limit are reached.
 pub fn set_fuse(fuse: Fuse) {
     heap::configure(|options| options.fuse = fuse);
+}
+
+/// Changes whether the allocator says in lines of text what it is doing; from the next slow path on. The first line says what is in force.
+///
+/// # Examples
+///
+/// ```
+/// use freestone::{Trace, control};
+///
+/// control::set_trace(Trace::Anomalies);
+/// // … what is to be looked at.
+/// control::set_trace(Trace::Off);
+/// ```
+pub fn set_trace(trace: Trace) {
+    heap::configure(|options| options.trace = trace);
+}
+
+/// Changes the time between two lines of the trace: from 100 ms to an hour. What lies beyond is taken for that.
+pub fn set_trace_interval(interval: Duration) {
+    heap::configure(|options| options.trace_interval = Options::within_bounds(interval));
+}
+
+/// Changes the descriptor that lines of the trace are written to. It stays the program's: a line that it does not take is lost.
+pub fn set_trace_fd(descriptor: u32) {
+    heap::configure(|options| options.trace_fd = descriptor);
 }
 
 /// Memory that the heap holds for blocks, in bytes: in use, cached, and free but not given back. Tables and records of the allocator come on

@@ -43,6 +43,10 @@ pub(crate) enum Event {
     RecordAdoption,
     /// Somebody looked whether memory should go back.
     Tick,
+    /// A tick, an assist or somebody who asked gave memory back.
+    ReleaseRound,
+    /// Huge pages took so long to come that the heap did without them for a while.
+    HugePagePause,
     /// A block was allocated in the sampled zone.
     Sampled,
     /// The end of a sampled block was seen.

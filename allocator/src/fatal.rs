@@ -7,6 +7,9 @@
 //! freestone: fatal: double free: ptr=0x200000012340 class=7 (64 B): this block was free already; …
 //! ```
 
+use core::ops::{Deref, DerefMut};
+
+use crate::line;
 use crate::options::Complaint;
 use crate::os;
 use crate::probes;
@@ -167,11 +170,8 @@ pub(crate) fn broken(what: &'static str) -> ! {
     line.die()
 }
 
-/// A line under construction. What does not fit is cut off.
-struct Line {
-    bytes: [u8; 400],
-    length: usize,
-}
+/// A line on its way to standard error.
+struct Line(line::Line<400>);
 
 impl Line {
     /// The beginning of a line after which nothing more is said.
@@ -180,52 +180,9 @@ impl Line {
     }
 
     fn new(beginning: &str) -> Self {
-        let mut line = Self { bytes: [0; 400], length: 0 };
+        let mut line = line::Line::new();
         line.text(beginning);
-        line
-    }
-
-    fn text(&mut self, text: &str) {
-        self.bytes(text.as_bytes());
-    }
-
-    /// What others wrote: nothing in it can end the line or speak to a terminal.
-    fn bytes(&mut self, text: &[u8]) {
-        for &byte in text {
-            // One place stays free for the end of the line.
-            if self.length + 1 < self.bytes.len() {
-                self.bytes[self.length] = if byte.is_ascii_graphic() || byte == b' ' { byte } else { b'?' };
-                self.length += 1;
-            }
-        }
-    }
-
-    fn number(&mut self, mut value: usize, base: usize) {
-        let mut digits = [0_u8; 20];
-        let mut first = digits.len();
-        loop {
-            first -= 1;
-            digits[first] = b"0123456789abcdef"[value % base];
-            value /= base;
-            if value == 0 {
-                break;
-            }
-        }
-        self.text(core::str::from_utf8(&digits[first..]).unwrap_or("?"));
-    }
-
-    fn decimal(&mut self, value: usize) {
-        self.number(value, 10);
-    }
-
-    fn hexadecimal(&mut self, value: usize) {
-        self.text("0x");
-        self.number(value, 16);
-    }
-
-    fn finish(&mut self) -> &[u8] {
-        self.bytes[self.length] = b'\n';
-        &self.bytes[..=self.length]
+        Self(line)
     }
 
     #[cfg_attr(loom, allow(dead_code))]
@@ -239,29 +196,16 @@ impl Line {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::Line;
+impl Deref for Line {
+    type Target = line::Line<400>;
 
-    #[test]
-    fn numbers_are_written_in_both_bases() {
-        let mut line = Line::fatal();
-        line.decimal(0);
-        line.text(" ");
-        line.decimal(usize::MAX);
-        line.text(" ");
-        line.hexadecimal(0xdead_beef);
-        assert_eq!(line.finish(), b"freestone: fatal: 0 18446744073709551615 0xdeadbeef\n");
+    fn deref(&self) -> &Self::Target {
+        &self.0
     }
+}
 
-    #[test]
-    fn a_line_that_is_too_long_is_cut_and_still_ends() {
-        let mut line = Line::fatal();
-        for _ in 0..100 {
-            line.text("0123456789");
-        }
-        let finished = line.finish();
-        assert_eq!(finished.len(), 400);
-        assert_eq!(finished.last(), Some(&b'\n'));
+impl DerefMut for Line {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
     }
 }

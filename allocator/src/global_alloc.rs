@@ -1,13 +1,14 @@
-//! Floor 11. The face for programs: [`Freestone`], registered with `#[global_allocator]`.
+//! Floor 12. The face for programs: [`Freestone`], registered with `#[global_allocator]`.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
+use core::time::Duration;
 
 use crate::config::CHECKED;
 use crate::heap;
 use crate::large::Growing;
-use crate::options::{Background, Check, Face, Fuse, HugePages, Limit, Options, Retain};
+use crate::options::{Background, Check, Face, Fuse, HugePages, Limit, Options, Retain, Trace};
 use crate::size_class::SizeClass;
 use crate::units::in_sampled_zone;
 use crate::word;
@@ -109,6 +110,27 @@ impl Freestone {
     #[must_use]
     pub const fn bypass(mut self, bypass: bool) -> Self {
         self.options.bypass = bypass;
+        self
+    }
+
+    /// Whether the allocator says in lines of text what it is doing. Environment: `trace:0|1|2`.
+    #[must_use]
+    pub const fn trace(mut self, trace: Trace) -> Self {
+        self.options.trace = trace;
+        self
+    }
+
+    /// The time between two lines of the trace: from 100 ms to an hour; what lies beyond is taken for that. Environment: `trace_interval:500ms`.
+    #[must_use]
+    pub const fn trace_interval(mut self, interval: Duration) -> Self {
+        self.options.trace_interval = Options::within_bounds(interval);
+        self
+    }
+
+    /// The descriptor that lines of the trace are written to; 2, standard error, unless chosen otherwise. Environment: `trace_fd:3`.
+    #[must_use]
+    pub const fn trace_fd(mut self, descriptor: u32) -> Self {
+        self.options.trace_fd = descriptor;
         self
     }
 

@@ -1,4 +1,4 @@
-//! Floor 10. The heap of this process: the one place with statics. Wires the rooms together, gives every thread its record and takes it
+//! Floor 11. The heap of this process: the one place with statics. Wires the rooms together, gives every thread its record and takes it
 //! back at the thread's end, and keeps the whole in one piece across `fork`.
 //!
 //! A thread has one word of thread-local memory, which says where its hot slots are, or which of the empty heaps stands in for them:
@@ -21,8 +21,9 @@ use core::mem::MaybeUninit;
 use core::ops::Range;
 use core::ptr::NonNull;
 
+use crate::anomaly::Kind;
 use crate::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering, compiler_fence, fence};
-use crate::background::Background;
+use crate::background::{Background, Purpose};
 use crate::config::{
     ASSIST_SLICE_NS, BACKGROUND_FREE_BYTES, CALM_TICK_NS, CHECKED, DROP_BYTES, RELEASE_GAP_NS, RELEASE_SLICE_NS,
     RETAIN_ALWAYS_BYTES, TICK_NS,
@@ -32,7 +33,7 @@ use crate::fatal::{Misuse, NoWayOut, broken, complain, misuse, say_fuse};
 use crate::guard::{Guard, HeldEvent, Watcher};
 use crate::large::{Growing, LargeBlock};
 use crate::limit::Call;
-use crate::options::{Check, Fuse, Limit, Options, Retain};
+use crate::options::{Check, Fuse, Limit, Options, Retain, Trace as TraceLevel};
 use crate::os;
 use crate::page_heap::ALIGN_MAX;
 use crate::pauses::Pause;
@@ -44,12 +45,14 @@ use crate::snapshot::{self, Snapshot};
 #[cfg(freestone_c)]
 use crate::span::page_table::SEED_BYTE;
 use crate::supply::Supply;
+use crate::surroundings;
 use crate::sync::{Lock, Rank};
 use crate::system_heap;
 use crate::thread_cache::record::{HotSlots, Life, Record};
 use crate::thread_cache::registry::Registry;
 use crate::thread_cache::{alloc_direct, birth, free_direct};
 use crate::thread_snapshot::{self, ThreadSnapshot};
+use crate::trace::{Past, Trace};
 use crate::units::{PAGE_BYTES, in_sampled_zone};
 use crate::word::{self, AWAY, BUSY, FORKING, GONE, UNBORN};
 
@@ -67,6 +70,7 @@ struct Heap {
     recaller: Recaller,
     guard: Guard,
     background: Background,
+    trace: Trace,
     /// The watcher has to be told that the fuse tripped …
     tell_fuse: AtomicBool,
     /// … or that a mark was reached.
@@ -89,6 +93,8 @@ struct Heap {
     /// The options in force, from when it has started on. Held while hooks are set.
     options: Lock<MaybeUninit<Options>>,
     supply: Supply,
+    /// What the trace said last. Behind all that others touch.
+    past: Lock<Past>,
 }
 
 /// See [`Heap::service`].
@@ -107,6 +113,7 @@ static HEAP: Heap = Heap {
     recaller: Recaller::new(),
     guard: Guard::new(),
     background: Background::new(),
+    trace: Trace::new(),
     tell_fuse: AtomicBool::new(false),
     tell: AtomicBool::new(false),
     to_exit: AtomicBool::new(false),
@@ -119,6 +126,7 @@ static HEAP: Heap = Heap {
     forks_within: AtomicU32::new(0),
     options: Lock::new(Rank::Start, MaybeUninit::zeroed()),
     supply: Supply::new(),
+    past: Lock::new(Rank::Trace, Past::new()),
 };
 
 /// What slow paths and the background thread work on.
@@ -228,6 +236,7 @@ fn look_around(record: Option<&Record>, is_time: bool) -> bool {
                 spend(record, began_cpu_ns);
             }
         }
+        trace_if_due(now_ns);
     }
     if let Some(record) = record {
         if is_time && record.word.load(Ordering::Relaxed) == WORD_TO_COME {
@@ -261,6 +270,49 @@ fn spend(record: Option<&Record>, began_cpu_ns: u64) {
     let mut patience = record.patience();
     patience.spent(os::thread_cpu_ns().saturating_sub(began_cpu_ns), os::now_ns());
     record.set_patience(patience);
+}
+
+/// Writes what the trace has to say, if it has. In a slow path or in the background thread, with no lock held.
+#[inline]
+fn trace_if_due(now_ns: u64) {
+    if HEAP.trace.is_due(now_ns) {
+        write_trace(now_ns);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn write_trace(now_ns: u64) {
+    let (trace, pauses) = (&HEAP.trace, &HEAP.supply.page_heap.pauses);
+    let Some(turn) = trace.take_turn(now_ns) else { return };
+    // What this thread gave back until now is told now.
+    let now_ns = os::now_ns();
+    if turn.is_first {
+        HEAP.past.lock().forget();
+        let limits = HEAP.guard.snapshot(&HEAP.supply.page_heap);
+        trace.say(trace.start(now_ns, &options_in_force(), [limits.memory_limit, limits.hard_limit]));
+    }
+    let releases = HEAP.past.lock().releases(now_ns, trace, pauses, HEAP.background.is_there());
+    releases.into_iter().flatten().for_each(|line| trace.say(line));
+    if turn.ends_interval {
+        write_interval();
+    }
+}
+
+/// An interval of the trace is over.
+#[inline(never)]
+fn write_interval() {
+    let trace = &HEAP.trace;
+    let now = snapshot_here();
+    let mut found = [None; Kind::COUNT];
+    let resident = surroundings::resident_bytes();
+    let line = HEAP.past.lock().interval(&now, resident, trace, &HEAP.supply.page_heap.pauses, &mut found);
+    if let Some(line) = line {
+        trace.say(line);
+        if trace.tells_anomalies() {
+            found.iter().flatten().for_each(|anomaly| trace.say(trace.anomaly(now.at_ns, anomaly)));
+        }
+    }
 }
 
 /// Somebody took memory above the soft limit: as much is given back, here and now, if there is any.
@@ -406,6 +458,7 @@ extern "C" fn background_thread(_: *mut c_void) -> *mut c_void {
             HEAP.guard.look(now_ns, page_heap);
         }
         let slice = scavenger.work(RELEASE_SLICE_NS, house());
+        trace_if_due(now_ns);
         word::store(mine);
         if page_heap.marks.answer(Call::Watch) {
             HEAP.tell.store(true, Ordering::Relaxed);
@@ -420,9 +473,14 @@ extern "C" fn background_thread(_: *mut c_void) -> *mut c_void {
         match slice {
             Slice::More if scavenger.is_urgent() => {}
             Slice::More => background.sleep(rings, RELEASE_GAP_NS),
-            Slice::Done => background.sleep(rings, scavenger.ns_to_tick(os::now_ns()).max(RELEASE_GAP_NS)),
-            // Caches that may fall asleep, limits that others come near to: those need a look now and then.
-            Slice::Calm if HEAP.guard.must_look() || Scavenger::has_caches(house()) => background.sleep(rings, CALM_TICK_NS),
+            Slice::Done => {
+                let now_ns = os::now_ns();
+                background.sleep(rings, scavenger.ns_to_tick(now_ns).min(HEAP.trace.ns_to_line(now_ns)).max(RELEASE_GAP_NS));
+            }
+            // Caches that may fall asleep, limits that others come near to, lines that are due: those need a look now and then.
+            Slice::Calm if HEAP.trace.is_on() || HEAP.guard.must_look() || Scavenger::has_caches(house()) => {
+                background.sleep(rings, CALM_TICK_NS.min(HEAP.trace.ns_to_line(os::now_ns()).max(RELEASE_GAP_NS)));
+            }
             Slice::Calm if !is_marked => {
                 // From here on whoever frees anything rings. What became free before is seen by one more tick.
                 is_marked = true;
@@ -528,6 +586,7 @@ fn start(options: &Options) {
     HEAP.scavenger.begin(now_ns);
     HEAP.supply.page_heap.pauses.pace.begin(now_ns, os::cycles());
     HEAP.began_ns.store(now_ns, Ordering::Relaxed);
+    HEAP.trace.begin(now_ns);
     put_in_force(&in_force);
     // Relaxed: published by `started`.
     HEAP.exit_key.store(os::exit_key(thread_ends).map_or(0, |key| key + 1), Ordering::Relaxed);
@@ -545,6 +604,12 @@ fn put_in_force(options: &Options) {
     HEAP.supply.zero.set_usable(options.zero_size == crate::options::ZeroSize::Usable);
     page_heap.set_huge_pages(options.huge_pages);
     HEAP.scavenger.set_retain(options.retain);
+    // Before the thread is woken, which looks at it.
+    HEAP.trace.set(options);
+    match options.trace {
+        TraceLevel::Off => HEAP.background.no_longer(Purpose::Trace),
+        _ => HEAP.background.ask_for(Purpose::Trace),
+    }
     HEAP.background.choose(options.background, options.face);
     if !HEAP.background.is_there() {
         set_free_mark();
@@ -933,16 +998,19 @@ pub(crate) fn take_snapshot() -> Snapshot {
         // A signal handler that interrupted a slow path, whose locks it would wait for.
         return Snapshot { approximate: true, ..Snapshot::empty() };
     }
-    undisturbed(|| {
-        let mut snapshot = snapshot::take(&HEAP.supply, &HEAP.registry);
-        // Relaxed: written before the first block was handed out.
-        let began_ns = HEAP.began_ns.load(Ordering::Relaxed);
-        snapshot.age_ns = if began_ns == 0 { 0 } else { os::now_ns().saturating_sub(began_ns) };
-        snapshot.limits = HEAP.guard.snapshot(&HEAP.supply.page_heap);
-        snapshot.events.recalls = HEAP.recaller.recalls();
-        snapshot.background_thread = HEAP.background.is_there();
-        snapshot
-    })
+    undisturbed(snapshot_here)
+}
+
+/// As above, in a slow path, with no lock held.
+fn snapshot_here() -> Snapshot {
+    let mut snapshot = snapshot::take(&HEAP.supply, &HEAP.registry);
+    // Relaxed: written before the first block was handed out.
+    let began_ns = HEAP.began_ns.load(Ordering::Relaxed);
+    snapshot.age_ns = if began_ns == 0 { 0 } else { os::now_ns().saturating_sub(began_ns) };
+    snapshot.limits = HEAP.guard.snapshot(&HEAP.supply.page_heap);
+    snapshot.events.recalls = HEAP.recaller.recalls();
+    snapshot.background_thread = HEAP.background.is_there();
+    snapshot
 }
 
 /// See [`crate::threads`].
@@ -1037,7 +1105,7 @@ pub(crate) fn held_bytes() -> usize {
 /// See [`crate::control::watch_held`].
 pub(crate) fn watch_held(watcher: Watcher) {
     HEAP.guard.set_watcher(watcher);
-    HEAP.background.ask_for();
+    HEAP.background.ask_for(Purpose::Watcher);
     HEAP.supply.page_heap.marks.call(Call::Wake);
     if is_started() && !is_busy(word::load()) {
         attend();
@@ -1088,6 +1156,7 @@ unsafe extern "C" fn before_fork() {
     }
     word::store(BUSY);
     HEAP.options.before_fork();
+    HEAP.past.before_fork();
     HEAP.guard.before_fork();
     HEAP.scavenger.before_fork();
     HEAP.recaller.before_fork();
@@ -1113,6 +1182,7 @@ fn finish_fork(work: impl FnOnce()) {
     HEAP.recaller.after_fork();
     HEAP.scavenger.after_fork();
     HEAP.guard.after_fork();
+    HEAP.past.after_fork();
     HEAP.options.after_fork();
     HEAP.supply.look_again_after_fork();
     work();
@@ -1129,6 +1199,7 @@ unsafe extern "C" fn after_fork_in_child() {
     leave_others_behind();
     HEAP.guard.after_fork_in_child();
     HEAP.background.after_fork_in_child();
+    HEAP.trace.after_fork_in_child();
     HEAP.supply.page_heap.after_fork_in_child();
     finish_fork(|| {
         set_free_mark();

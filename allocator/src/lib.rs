@@ -1,4 +1,4 @@
-//! Floor 11. Freestone: a global allocator cut from mmap'd pages, with thread caches in front and exact numbers inside.
+//! Floor 12. Freestone: a global allocator cut from mmap'd pages, with thread caches in front and exact numbers inside.
 //!
 //! ```
 //! use freestone::Freestone;
@@ -60,20 +60,23 @@
 //! A file imports only from floors below its own; the first line of each says which that is, and a test holds everybody to it.
 //!
 //! ```text
-//!  12  preload/src: the face for C, in builds for it
-//!  11  lib · global_alloc (face for programs) · control (face for operators)
-//!  10  heap: the statics, a thread's birth and death, fork, what the background thread does
+//!  13  preload/src: the face for C, in builds for it
+//!  12  lib · global_alloc (face for programs) · control (face for operators)
+//!  11  heap: the statics, a thread's birth and death, fork, what the background thread does
+//!  10  trace (what happens, in lines of text)
 //!   9  scavenger (what goes back, and when) · snapshot · thread_snapshot
 //!   8  word (where a thread's slots are) · recall (caches of sleeping threads) · guard (limits in force)
 //!   7  thread_cache: fast and slow paths, records, their registry
 //!   6  supply: the shared rooms of one heap, and the way a magazine takes through them
 //!   5  depot · central · slot · large · sampling
 //!   4  page_heap: steps, runs of pages, huge slots · zero (`malloc(0)`)
-//!   3  span: page table, page records, bitmaps · magazine · meta (memory for ourselves) · requests
+//!   3  span: page table, page records, bitmaps · magazine · meta (memory for ourselves) · requests ·
+//!      anomaly (what a heap should not be doing)
 //!   2  size_class · counters · pauses · sync (a lock) · retention, limit (decisions) · background (a thread) · surroundings (what the
 //!      kernel says) · fatal (last words)
 //!   1  os: the system, real or simulated · histogram · system_heap (the allocator it came with)
-//!   0  units · config (every tunable) · options · atomic · probes (what tracers can attach to)
+//!   0  units · config (every tunable) · options · atomic · probes (what tracers can attach to) ·
+//!      line (a line of text)
 //! ```
 //!
 //! Pictures are in `docs/architecture.md`, every knob in `docs/tuning.md`; what `unsafe` code relies on is in `docs/invariants.md`, who
@@ -102,6 +105,7 @@ cfg_select! {
         }
     }
     _ => {
+        pub mod anomaly;
         mod atomic;
         mod background;
         #[cfg(freestone_c)]
@@ -118,6 +122,7 @@ cfg_select! {
         mod heap;
         mod histogram;
         mod large;
+        mod line;
         mod magazine;
         mod meta;
         mod limit;
@@ -140,6 +145,7 @@ cfg_select! {
         mod sync;
         mod thread_cache;
         mod thread_snapshot;
+        mod trace;
         mod units;
         mod system_heap;
         mod word;
@@ -149,7 +155,7 @@ cfg_select! {
         pub use global_alloc::Freestone;
         pub use guard::LimitSnapshot;
         pub use histogram::{SlowPath, SlowPathSnapshot, TIME_BUCKETS};
-        pub use options::{Background, Check, Foreign, Fuse, HugePages, Limit, Options, Retain, ZeroSize};
+        pub use options::{Background, Check, Foreign, Fuse, HugePages, Limit, Options, Retain, Trace, ZeroSize};
         pub use pauses::{PAUSES_KEPT, Pause, PauseKind, PauseSummary};
         pub use requests::RequestSamples;
         pub use snapshot::{Bytes, CLASSES, ClassSnapshot, Events, LargeSnapshot, SPANS_BY_FREE, Snapshot};

@@ -3,6 +3,8 @@
 //! Parsing is pure: the text is handed in, complaints are handed out one by one, nothing is allocated, and the environment is
 //! read elsewhere.
 
+use core::time::Duration;
+
 /// When a magazine that changes sides within a thread is checked block by block.
 ///
 /// What reaches central (another thread's supply, a thread's end, memory given back) is always checked in full.
@@ -133,6 +135,18 @@ pub enum ZeroSize {
     Usable,
 }
 
+/// Whether the allocator says in lines of text what it is doing. See `docs/trace.md`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Trace {
+    /// No. The default.
+    Off,
+    /// One line per interval, and one per tenth of a second in which memory was given back.
+    Lines,
+    /// As well one per interval and kind of [anomaly](crate::anomaly).
+    Anomalies,
+}
+
 /// From where programs call. Where calls come from C, a process that has no second thread is not given one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Face {
@@ -166,6 +180,12 @@ pub struct Options {
     pub foreign: Foreign,
     /// See [`ZeroSize`]. Key `zero_size`, values `unusable` and `usable`.
     pub zero_size: ZeroSize,
+    /// See [`Trace`]. Key `trace`, values `0`, `1` and `2`.
+    pub trace: Trace,
+    /// The time between two lines. Key `trace_interval`, values such as `500ms` and `10s`, from `100ms` to `1h`.
+    pub trace_interval: Duration,
+    /// The descriptor that the lines are written to. Key `trace_fd`, a number; 2 is standard error.
+    pub trace_fd: u32,
     pub(crate) face: Face,
 }
 
@@ -179,6 +199,23 @@ pub(crate) enum Complaint<'a> {
 }
 
 impl Options {
+    /// The shortest time between two lines of the trace: as often as somebody looks …
+    const TRACE_INTERVAL_MIN: Duration = Duration::from_millis(100);
+    /// … and the longest.
+    const TRACE_INTERVAL_MAX: Duration = Duration::from_secs(3600);
+
+    /// An interval, within its bounds.
+    pub(crate) const fn within_bounds(interval: Duration) -> Duration {
+        let ns = interval.as_nanos();
+        if ns < Self::TRACE_INTERVAL_MIN.as_nanos() {
+            Self::TRACE_INTERVAL_MIN
+        } else if ns > Self::TRACE_INTERVAL_MAX.as_nanos() {
+            Self::TRACE_INTERVAL_MAX
+        } else {
+            interval
+        }
+    }
+
     /// What holds when nobody chooses.
     pub(crate) const DEFAULT: Self = Self {
         check: Check::Sampled,
@@ -191,6 +228,9 @@ impl Options {
         bypass: false,
         foreign: Foreign::Abort,
         zero_size: ZeroSize::Unusable,
+        trace: Trace::Off,
+        trace_interval: Duration::from_secs(1),
+        trace_fd: 2,
         face: if cfg!(freestone_c) { Face::C } else { Face::Rust },
     };
 
@@ -242,6 +282,15 @@ impl Options {
                 let values: [(&[u8], _); 2] = [(b"unusable", ZeroSize::Unusable), (b"usable", ZeroSize::Usable)];
                 choose(&mut self.zero_size, value, &values)
             }
+            b"trace" => {
+                let values: [(&[u8], _); 3] = [(b"0", Trace::Off), (b"1", Trace::Lines), (b"2", Trace::Anomalies)];
+                choose(&mut self.trace, value, &values)
+            }
+            b"trace_interval" => put(&mut self.trace_interval, parse_interval(value)),
+            b"trace_fd" => {
+                let is_descriptor = |number: &u64| i32::try_from(*number).is_ok();
+                put(&mut self.trace_fd, parse_number(value).filter(is_descriptor).map(|number| number as u32))
+            }
             b"retain" => put(&mut self.retain, parse_retain(value)),
             b"memory_limit" => put(&mut self.memory_limit, parse_limit(value)),
             b"hard_limit" => put(&mut self.hard_limit, parse_limit(value)),
@@ -284,6 +333,15 @@ fn parse_retain(value: &[u8]) -> Option<Retain> {
             Some(Retain::Peak { percent, window_ms, steps })
         }
     }
+}
+
+/// A number with a unit of time.
+fn parse_interval(value: &[u8]) -> Option<Duration> {
+    const UNITS: [(&[u8], u64); 4] = [(b"ms", 1), (b"s", 1_000), (b"min", 60_000), (b"h", 3_600_000)];
+    // "ms" before "s", which it ends with.
+    let (digits, ms) = UNITS.iter().find_map(|(unit, ms)| Some((value.strip_suffix(*unit)?, *ms)))?;
+    let interval = Duration::from_millis(parse_number(digits.trim_ascii())?.checked_mul(ms)?);
+    (Options::TRACE_INTERVAL_MIN..=Options::TRACE_INTERVAL_MAX).contains(&interval).then_some(interval)
 }
 
 /// A number of bytes without a unit, with one of those of GOMEMLIMIT, or a percentage. A limit of nothing is none that anybody means.
@@ -343,8 +401,7 @@ mod tests {
 
     #[test]
     fn every_option_can_be_written() {
-        let text =
-            "retain:keep,background:off,memory_limit:2GiB,hard_limit:90%,fuse:exit,bypass:1,foreign:ignore,zero_size:usable";
+        let text = "retain:keep,background:off,memory_limit:2GiB,hard_limit:90%,fuse:exit,bypass:1,foreign:ignore,zero_size:usable,trace:2,trace_interval:500ms,trace_fd:7";
         let (options, complaints) = applied(text);
         assert_eq!(complaints, []);
         let expected = Options {
@@ -356,10 +413,13 @@ mod tests {
             bypass: true,
             foreign: Foreign::Ignore,
             zero_size: ZeroSize::Usable,
+            trace: Trace::Anomalies,
+            trace_interval: Duration::from_millis(500),
+            trace_fd: 7,
             ..Options::DEFAULT
         };
         assert_eq!(options, expected);
-        assert_eq!(applied(&format!("{text},retain:default,background:auto,memory_limit:none,hard_limit:none,fuse:off,bypass:0,foreign:abort,zero_size:unusable")).0, Options::DEFAULT);
+        assert_eq!(applied(&format!("{text},retain:default,background:auto,memory_limit:none,hard_limit:none,fuse:off,bypass:0,foreign:abort,zero_size:unusable,trace:0,trace_interval:1s,trace_fd:2")).0, Options::DEFAULT);
     }
 
     #[test]
@@ -401,6 +461,33 @@ mod tests {
         ];
         for text in bad {
             assert_eq!(parse_limit(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn intervals_have_units_and_bounds() {
+        for (text, ms) in [("100ms", 100), ("999ms", 999), ("1s", 1_000), ("10 s", 10_000), ("3min", 180_000), ("1h", 3_600_000)]
+        {
+            assert_eq!(parse_interval(text.as_bytes()), Some(Duration::from_millis(ms)), "{text}");
+        }
+        for text in
+            ["", "0", "1", "s", "ms", "99ms", "0s", "61min", "2h", "3601s", "1.5s", "-1s", "1S", "1s ", "18446744073709551615h"]
+        {
+            assert_eq!(parse_interval(text.as_bytes()), None, "{text}");
+        }
+        let within = |ms| Options::within_bounds(Duration::from_millis(ms)).as_millis();
+        assert_eq!([0, 99, 100, 5_000, 3_600_000, 3_600_001].map(within), [100, 100, 100, 5_000, 3_600_000, 3_600_000]);
+        assert_eq!(Options::within_bounds(Duration::MAX), Options::TRACE_INTERVAL_MAX);
+    }
+
+    #[test]
+    fn the_trace_goes_to_any_descriptor_there_can_be() {
+        for (text, fd) in
+            [("0", Some(0)), ("2147483647", Some(i32::MAX as u32)), ("2147483648", None), ("-1", None), ("stderr", None)]
+        {
+            let written = format!("trace_fd:{text}");
+            let (options, complaints) = applied(&written);
+            assert_eq!((options.trace_fd, complaints.len()), (fd.unwrap_or(2), usize::from(fd.is_none())), "{text}");
         }
     }
 

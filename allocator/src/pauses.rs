@@ -46,6 +46,8 @@ impl PauseKind {
     /// All of them.
     pub const ALL: [Self; Self::COUNT] =
         [Self::Depot, Self::Central, Self::PageHeap, Self::System, Self::Release, Self::Assist, Self::ReleaseAll];
+    /// Those in which memory is given back.
+    pub const RELEASES: [Self; 3] = [Self::Release, Self::Assist, Self::ReleaseAll];
 
     /// For tracers: one was remembered.
     fn tell(self, took_ns: u64, bytes: usize) {
@@ -128,6 +130,23 @@ struct Log {
     next: AtomicU64,
     ring: [Entry; PAUSES_KEPT],
     histograms: [Durations; PauseKind::COUNT],
+}
+
+impl Log {
+    /// The pause with this number. `None`: it is being written, or another one is where it was.
+    fn read(&self, number: u64) -> Option<Pause> {
+        let entry = &self.ring[number as usize % PAUSES_KEPT];
+        // Acquire: see `remember`.
+        let stamp = entry.stamp.load(Ordering::Acquire);
+        let took = entry.took.load(Ordering::Relaxed);
+        let (ended_ns, bytes) = (entry.ended_ns.load(Ordering::Relaxed), entry.bytes.load(Ordering::Relaxed));
+        // Acquire: see `remember`.
+        fence(Ordering::Acquire);
+        if stamp != 2 * number + 2 || entry.stamp.load(Ordering::Relaxed) != stamp {
+            return None;
+        }
+        Some(Pause { kind: PauseKind::ALL[took as usize & 0xff], ended_ns, took_ns: took >> 8, bytes })
+    }
 }
 
 const fn bucket_of(ns: u64) -> usize {
@@ -284,22 +303,25 @@ impl Pauses {
         let end = log.next.load(Ordering::Relaxed);
         let first = end.saturating_sub(into.len().min(PAUSES_KEPT) as u64);
         let mut count = 0;
-        for number in first..end {
-            let entry = &log.ring[number as usize % PAUSES_KEPT];
-            // Acquire: see `remember`.
-            let stamp = entry.stamp.load(Ordering::Acquire);
-            let took = entry.took.load(Ordering::Relaxed);
-            let (ended_ns, bytes) = (entry.ended_ns.load(Ordering::Relaxed), entry.bytes.load(Ordering::Relaxed));
-            // Acquire: see `remember`.
-            fence(Ordering::Acquire);
-            if stamp != 2 * number + 2 || entry.stamp.load(Ordering::Relaxed) != stamp {
-                continue;
-            }
-            let kind = PauseKind::ALL[took as usize & 0xff];
-            into[count] = Pause { kind, ended_ns, took_ns: took >> 8, bytes };
+        for pause in (first..end).filter_map(|number| log.read(number)) {
+            into[count] = pause;
             count += 1;
         }
         count
+    }
+
+    /// The longest pause of each kind that ended since then, as far as the ring still has it.
+    pub(crate) fn longest_since(&self, since_ns: u64) -> [u64; PauseKind::COUNT] {
+        let mut longest = [0; PauseKind::COUNT];
+        if let Some(log) = self.log() {
+            let end = log.next.load(Ordering::Relaxed);
+            let all = (end.saturating_sub(PAUSES_KEPT as u64)..end).filter_map(|number| log.read(number));
+            for pause in all.filter(|pause| pause.ended_ns > since_ns) {
+                let longest = &mut longest[pause.kind as usize];
+                *longest = pause.took_ns.max(*longest);
+            }
+        }
+        longest
     }
 
     /// All pauses of a kind.
@@ -373,6 +395,12 @@ mod tests {
         assert!((500_000..=625_000).contains(&summary.p50_ns), "{summary:?}");
         assert!((990_000..=1_000_000).contains(&summary.p99_ns), "{summary:?}");
         assert_eq!(pauses.summary(PauseKind::Assist), PauseSummary::default());
+        pauses.remember(PauseKind::Assist, 500, 7, 5);
+        let longest = pauses.longest_since(999);
+        assert_eq!((longest[PauseKind::Release as usize], longest[PauseKind::Assist as usize]), (1_000_000, 0));
+        let longest = pauses.longest_since(400);
+        assert_eq!((longest[PauseKind::Release as usize], longest[PauseKind::Assist as usize]), (1_000_000, 7));
+        assert_eq!(pauses.longest_since(1000), [0; PauseKind::COUNT]);
     }
 
     #[test]

@@ -44,6 +44,8 @@ struct Work {
     records_done: bool,
     /// No record of an ended thread is due before the next tick.
     pool_done: bool,
+    /// The last tick that gave anything back.
+    round_tick: u32,
     /// When this round of looking at caches began.
     round_ns: u64,
     /// Free memory within spans is looked for.
@@ -134,6 +136,7 @@ impl Scavenger {
                     last_record: None,
                     records_done: false,
                     pool_done: false,
+                    round_tick: 0,
                     round_ns: 0,
                     in_use: 0,
                     within: WithinSpans::new(),
@@ -361,6 +364,11 @@ impl Scavenger {
         match Self::release_some(rested, supply).or_else(|()| supply.release_within_spans(&mut work.within)) {
             Ok(bytes) => {
                 self.owed.store(owed.saturating_sub(bytes), Ordering::Relaxed);
+                if bytes > 0 && work.round_tick != tick {
+                    // Of many slices in a tick the first counts.
+                    work.round_tick = tick;
+                    count_round(bytes, supply);
+                }
                 true
             }
             Err(()) => false,
@@ -396,6 +404,7 @@ impl Scavenger {
             }
             now_ns = os::now_ns();
         }
+        count_round(released, supply);
         if released > 0 {
             supply.page_heap.pauses.remember(PauseKind::Assist, now_ns, now_ns - began_ns, released);
         }
@@ -437,9 +446,11 @@ impl Scavenger {
         let page_heap = &supply.page_heap;
         let keep = || RETAIN_ALWAYS_BYTES.max(page_heap.in_use() / 10);
         supply.drain_depots();
+        let free = page_heap.free() + supply.free_within_spans();
         while page_heap.free() > keep() && Self::release_some(Rested::any(self.now()), supply).is_ok() {}
         supply.release_all_within_spans(|| supply.free_within_spans() > keep());
         let left = page_heap.free() + supply.free_within_spans();
+        count_round(free.saturating_sub(left), supply);
         self.drop_left.store(left, Ordering::Relaxed);
         self.drop_live.store(page_heap.held().saturating_sub(left), Ordering::Relaxed);
     }
@@ -454,8 +465,9 @@ impl Scavenger {
             }
         }
         supply.drain_depots();
-        let released = supply.page_heap.release_all(Rested::any(self.now())) + supply.release_all_within_spans(|| true);
+        let released = supply.page_heap.release_all(Rested::any(self.now())) + supply.release_all_within_spans_unbooked();
         let now_ns = os::now_ns();
+        count_round(released, supply);
         supply.page_heap.pauses.remember(PauseKind::ReleaseAll, now_ns, now_ns - began_ns, released);
         released
     }
@@ -466,6 +478,13 @@ impl Scavenger {
 
     pub(crate) fn after_fork(&self) {
         self.work.after_fork();
+    }
+}
+
+/// Memory was given back, if it was any.
+fn count_round(released: usize, supply: &Supply) {
+    if released > 0 {
+        supply.counters().count(Event::ReleaseRound);
     }
 }
 

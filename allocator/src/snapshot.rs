@@ -1,12 +1,15 @@
 //! Floor 9. Numbers of one moment: what was allocated and freed, where every byte is, and what the slow paths did.
 
+use core::time::Duration;
+
+use crate::anomaly::{ClassVitals, Vitals};
 use crate::atomic::Ordering;
 use crate::central::LISTS;
 use crate::counters::{Event, Tallied};
 use crate::guard::LimitSnapshot;
 use crate::histogram::{SlowPath, SlowPathSnapshot};
 use crate::os;
-use crate::pauses::{PauseKind, PauseSummary};
+use crate::pauses::{Pause, PauseKind, PauseSummary};
 use crate::requests::RequestSamples;
 use crate::size_class::SizeClass;
 use crate::supply::Supply;
@@ -157,6 +160,10 @@ pub struct Events {
     pub record_adoptions: u64,
     /// Times that somebody looked whether memory should go back.
     pub ticks: u64,
+    /// Times that memory was given back: ticks in which it was, assists, and times that somebody asked.
+    pub release_rounds: u64,
+    /// Times that the heap did without huge pages for a while, because the kernel took long to find some.
+    pub huge_page_pauses: u64,
     /// Caches of sleeping threads that were taken.
     pub recalls: u64,
     /// Times that the background thread was started, or was to be: a refusal counts under `refusals` too.
@@ -181,6 +188,8 @@ impl Events {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Snapshot {
+    /// When it was taken, on the clock of [`Pause::ended_ns`](crate::Pause::ended_ns), in nanoseconds.
+    pub at_ns: u64,
     /// How long ago the heap's first operation was, in nanoseconds. All that is counted below was counted since then.
     pub age_ns: u64,
     /// Blocks of all kinds ever allocated.
@@ -230,6 +239,7 @@ impl Snapshot {
             classes[class.index()].block_bytes = class.bytes();
         }
         Self {
+            at_ns: 0,
             age_ns: 0,
             allocations: 0,
             frees: 0,
@@ -261,6 +271,7 @@ impl Default for Snapshot {
 /// without its allocation.
 pub(crate) fn take(supply: &Supply, registry: &Registry<Record>) -> Snapshot {
     let mut snapshot = Snapshot::empty();
+    snapshot.at_ns = os::now_ns();
     let mut cached = 0;
     let mut holes = supply.seed_bytes();
     // Relaxed: written in the child of a fork, while it has one thread.
@@ -427,10 +438,78 @@ fn read_events(supply: &Supply, registry: &Registry<Record>) -> Events {
         record_births: total(Event::RecordBirth),
         record_adoptions: total(Event::RecordAdoption),
         ticks: total(Event::Tick),
+        release_rounds: total(Event::ReleaseRound),
+        huge_page_pauses: total(Event::HugePagePause),
         recalls: 0,
         background_starts: total(Event::BackgroundStart),
         samples: total(Event::Sampled),
         sample_ends,
         dropped: total(Event::Dropped),
+    }
+}
+
+// ---- for anomalies -------------------------------------------------------------------------------------------------
+
+impl Snapshot {
+    /// All releases of memory together, as far as sums go.
+    pub(crate) fn releases(&self) -> PauseSummary {
+        PauseKind::RELEASES.into_iter().fold(PauseSummary::default(), |sum, kind| {
+            let pauses = self.pauses[kind as usize];
+            PauseSummary {
+                count: sum.count + pauses.count,
+                total_ns: sum.total_ns + pauses.total_ns,
+                bytes: sum.bytes + pauses.bytes,
+                max_ns: sum.max_ns.max(pauses.max_ns),
+                ..sum
+            }
+        })
+    }
+}
+
+impl Vitals {
+    /// What the rules about anomalies look at, from two snapshots. Given in the wrong order, the two make an interval of zero.
+    ///
+    /// How long the longest release took is exact where it was the longest ever or the only one of its kind; else it is the mean, which it is not below.
+    /// [`including`](Self::including) makes it exact.
+    #[must_use]
+    pub fn between(earlier: &Snapshot, later: &Snapshot) -> Self {
+        let mut longest_release_ns = 0;
+        for kind in PauseKind::RELEASES {
+            let (old, new) = (earlier.pauses[kind as usize], later.pauses[kind as usize]);
+            let mean_ns = new.total_ns.saturating_sub(old.total_ns) / new.count.saturating_sub(old.count).max(1);
+            longest_release_ns = longest_release_ns.max(if new.max_ns > old.max_ns { new.max_ns } else { mean_ns });
+        }
+        let (limits, before) = (&later.limits, &earlier.limits);
+        let is_over = limits.memory_limit.is_some_and(|limit| limits.held > limit);
+        let exceeded = limits.exceeded.saturating_sub(before.exceeded) + limits.fuse_trips.saturating_sub(before.fuse_trips);
+        let mut vitals = Self {
+            interval: Duration::from_nanos(later.at_ns.saturating_sub(earlier.at_ns)),
+            release_rounds: later.events.release_rounds.saturating_sub(earlier.events.release_rounds),
+            longest_release_ns,
+            given_back_bytes: later.releases().bytes.saturating_sub(earlier.releases().bytes),
+            committed_before_bytes: earlier.bytes.committed() as u64,
+            committed_bytes: later.bytes.committed() as u64,
+            live_bytes: later.bytes.live as u64,
+            cached_bytes: (later.bytes.thread_cached + later.bytes.depot) as u64,
+            limit_exceeded: exceeded + u64::from(is_over),
+            huge_page_stalls: later.events.huge_page_pauses.saturating_sub(earlier.events.huge_page_pauses),
+            ..Self::default()
+        };
+        for (class, (old, new)) in vitals.classes.iter_mut().zip(earlier.classes.iter().zip(&later.classes)) {
+            *class =
+                ClassVitals { allocations: new.allocations.saturating_sub(old.allocations), live: old.live().max(new.live()) };
+        }
+        vitals
+    }
+
+    /// Knows the pauses of [`recent_pauses`](crate::recent_pauses) too: those that ended within the interval that ends at `later`.
+    #[must_use]
+    pub fn including(mut self, pauses: &[Pause], later: &Snapshot) -> Self {
+        let begin_ns = u128::from(later.at_ns).saturating_sub(self.interval.as_nanos());
+        let within = |pause: &&Pause| u128::from(pause.ended_ns) > begin_ns && pause.ended_ns <= later.at_ns;
+        for pause in pauses.iter().filter(within).filter(|pause| PauseKind::RELEASES.contains(&pause.kind)) {
+            self.longest_release_ns = self.longest_release_ns.max(pause.took_ns);
+        }
+        self
     }
 }

@@ -103,6 +103,8 @@ pub(crate) struct WithinSpans {
     again: bool,
     /// Whether they rest is not asked.
     at_once: bool,
+    /// Whoever looks remembers what it came to, so that it is not counted twice.
+    is_booked_above: bool,
     /// Rounds in a row that found nothing.
     barren: u32,
     /// Ticks until the next round.
@@ -114,14 +116,24 @@ impl WithinSpans {
     const LOOKS: u32 = 32;
 
     pub(crate) const fn new() -> Self {
-        Self { is_looking: false, page: 0, released: 0, again: false, at_once: false, barren: 0, pause: 0 }
+        Self {
+            is_looking: false,
+            page: 0,
+            released: 0,
+            again: false,
+            at_once: false,
+            is_booked_above: false,
+            barren: 0,
+            pause: 0,
+        }
     }
 
     /// A tick: begins a round if it is time. `at_once`: it is, and nothing need rest.
     pub(crate) fn tick(&mut self, at_once: bool) {
         self.pause = if at_once { 0 } else { self.pause.saturating_sub(1) };
         if !self.is_looking && self.pause == 0 {
-            *self = Self { is_looking: true, at_once, barren: self.barren, ..Self::new() };
+            let Self { is_booked_above, barren, .. } = *self;
+            *self = Self { is_looking: true, at_once, is_booked_above, barren, ..Self::new() };
         }
     }
 
@@ -400,7 +412,7 @@ impl Supply {
             });
             within.again |= again;
             released += bytes;
-            if bytes > 0 {
+            if bytes > 0 && !within.is_booked_above {
                 let now_ns = os::now_ns();
                 page_heap.pauses.remember(PauseKind::Release, now_ns, now_ns - began_ns, bytes);
             }
@@ -411,7 +423,15 @@ impl Supply {
 
     /// Looks through all spans, as long as `goes_on`, and gives back what is free, rested or not; says how many bytes that was.
     pub(crate) fn release_all_within_spans(&self, goes_on: impl Fn() -> bool) -> usize {
-        let mut within = WithinSpans::new();
+        self.look_through_all_spans(WithinSpans::new(), goes_on)
+    }
+
+    /// As above, all of it; the caller remembers how much it was and how long it took.
+    pub(crate) fn release_all_within_spans_unbooked(&self) -> usize {
+        self.look_through_all_spans(WithinSpans { is_booked_above: true, ..WithinSpans::new() }, || true)
+    }
+
+    fn look_through_all_spans(&self, mut within: WithinSpans, goes_on: impl Fn() -> bool) -> usize {
         within.tick(true);
         let mut released = 0;
         while goes_on()

@@ -18,6 +18,8 @@ use crate::os;
 pub(crate) enum Rank {
     /// Held while a heap gets its options: the first thing that happens to it.
     Start,
+    /// What the trace said last.
+    Trace,
     /// The limits in force.
     Guard,
     /// How much memory to keep, and what goes next. Held for a slice of that work: nobody waits for it but a fork, and the background thread

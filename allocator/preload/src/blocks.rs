@@ -1,4 +1,4 @@
-//! Floor 11. What the functions of C do with blocks. A free says nothing but an address; so the class comes from one byte of a side table
+//! Floor 12. What the functions of C do with blocks. A free says nothing but an address; so the class comes from one byte of a side table
 //! ([`heap::inline_class_at`]), and everything else from the slow path. Blocks are aligned to 16; classes that are no multiple of that stay unused.
 
 use core::ffi::{c_char, c_int};

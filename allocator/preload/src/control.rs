@@ -1,4 +1,4 @@
-//! Floor 12. What `freestone.h` declares: the face for operators, in C. Each function says there what it does.
+//! Floor 13. What `freestone.h` declares: the face for operators, in C. Each function says there what it does.
 
 use core::ffi::{CStr, c_char, c_int};
 

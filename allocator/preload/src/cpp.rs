@@ -1,4 +1,4 @@
-//! Floor 12. `operator new` and `operator delete` of C++, in all their forms, under the names that the compiler gives them.
+//! Floor 13. `operator new` and `operator delete` of C++, in all their forms, under the names that the compiler gives them.
 //!
 //! When memory is out, C++ wants the new-handler called, and an exception thrown. Both belong to the C++ library in the process, so its own
 //! operator takes over then: it asks us once more, and does the rest. We only have to leave before it does: what it throws must not meet a

@@ -1,4 +1,4 @@
-//! Floor 12. `malloc` and its family, as glibc 2.36 and C23 have them. Where these differ, or leave a choice:
+//! Floor 13. `malloc` and its family, as glibc 2.36 and C23 have them. Where these differ, or leave a choice:
 //!
 //! | call | here |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! Floor 12. How the heap is doing, in the words of glibc: `mallinfo`, `malloc_info`, `malloc_stats`, and the knobs that go with them. What they say
+//! Floor 13. How the heap is doing, in the words of glibc: `mallinfo`, `malloc_info`, `malloc_stats`, and the knobs that go with them. What they say
 //! is read from a [`Snapshot`], so it is exact where that is.
 
 use core::ffi::{CStr, c_int, c_void};

@@ -161,6 +161,14 @@ pub(crate) fn now_ns() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
+/// The time of day, in nanoseconds since 1970.
+pub(crate) fn wall_clock_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a valid place to write to.
+    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut time) };
+    (time.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec as u64)
+}
+
 /// A counter that runs at some constant speed, in a few nanoseconds; where there is none, the clock.
 #[inline]
 pub(crate) fn cycles() -> u64 {
@@ -264,6 +272,62 @@ pub(crate) fn write_error(mut line: &[u8]) {
         }
         line = &line[written as usize..];
     }
+}
+
+/// Writes to a descriptor of the program's what it takes at once, in one call, so that lines of several threads do not mix; says how many bytes
+/// that was. Never waits for who reads them, and raises no signal when nobody does.
+///
+/// Whoever else writes there at the same time may fill it between the question and the call, which then waits all the same.
+pub(crate) fn write_at_once(descriptor: i32, line: &[u8]) -> usize {
+    let mut ready = libc::pollfd { fd: descriptor, events: libc::POLLOUT, revents: 0 };
+    let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // Raw calls: the C library's are cancellation points, which allocating must not be.
+    // SAFETY: one descriptor and a time that are readable; no mask.
+    let answer = unsafe { libc::syscall(libc::SYS_ppoll, &raw mut ready, 1, &raw const now, ptr::null::<c_void>(), 0) };
+    // An error is a descriptor that is closed, or a pipe that nobody reads.
+    if answer != 1 || ready.revents != libc::POLLOUT {
+        return 0;
+    }
+    // Who read may have gone since. Then the signal comes to this thread, and is taken from it unseen, unless one was waiting for it before.
+    without_signal(libc::SIGPIPE, || {
+        loop {
+            // SAFETY: `line` is readable.
+            let written = unsafe { libc::syscall(libc::SYS_write, descriptor, line.as_ptr(), line.len()) };
+            if written >= 0 || errno() != libc::EINTR {
+                break usize::try_from(written).unwrap_or(0);
+            }
+        }
+    })
+}
+
+/// Runs something of which a signal may come to the calling thread, which then never learns of it.
+fn without_signal<R>(signal: i32, work: impl FnOnce() -> R) -> R {
+    /// What the kernel takes a set of signals to be.
+    const SIGNAL_SET_BYTES: usize = 8;
+    let mut one = MaybeUninit::<libc::sigset_t>::uninit();
+    let mut pending = MaybeUninit::<libc::sigset_t>::uninit();
+    let mut before = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: plain calls on places made for them, each initialised by the first call that gets it.
+    #[expect(clippy::multiple_unsafe_ops_per_block, reason = "one act: hold the signal back")]
+    let was_pending = unsafe {
+        libc::sigemptyset(one.as_mut_ptr());
+        libc::sigaddset(one.as_mut_ptr(), signal);
+        libc::sigemptyset(pending.as_mut_ptr());
+        libc::sigpending(pending.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_BLOCK, one.as_ptr(), before.as_mut_ptr());
+        libc::sigismember(pending.as_ptr(), signal) == 1
+    };
+    let result = work();
+    let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the set and the time are readable, and nobody is told what came; then the mask from before, which the call above wrote.
+    #[expect(clippy::multiple_unsafe_ops_per_block, reason = "one act: let signals through again")]
+    unsafe {
+        let wait =
+            || libc::syscall(libc::SYS_rt_sigtimedwait, one.as_ptr(), ptr::null::<c_void>(), &raw const now, SIGNAL_SET_BYTES);
+        while !was_pending && wait() < 0 && errno() == libc::EINTR {}
+        libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut());
+    }
+    result
 }
 
 /// Ends the process by `SIGABRT`, even when the program blocks, ignores or handles that signal.
@@ -509,5 +573,52 @@ impl Drop for KeepErrno {
         unsafe {
             *libc::__errno_location() = self.0;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raise(signal: i32) {
+        // SAFETY: to the calling thread, which holds it back.
+        unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), libc::syscall(libc::SYS_gettid), signal) };
+    }
+
+    fn is_pending(signal: i32) -> bool {
+        let mut pending = MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: a place made for it.
+        unsafe { libc::sigpending(pending.as_mut_ptr()) };
+        // SAFETY: written by the call above.
+        unsafe { libc::sigismember(pending.as_ptr(), signal) == 1 }
+    }
+
+    /// Both signals end a process that has done nothing about them.
+    #[test]
+    fn a_signal_that_was_raised_meanwhile_is_gone_and_one_that_waited_stays() {
+        without_signal(libc::SIGUSR1, || raise(libc::SIGUSR1));
+        assert!(!is_pending(libc::SIGUSR1));
+        without_signal(libc::SIGUSR2, || {
+            raise(libc::SIGUSR2);
+            without_signal(libc::SIGUSR2, || {});
+            assert!(is_pending(libc::SIGUSR2), "it is not ours to take");
+            without_signal(libc::SIGUSR2, || raise(libc::SIGUSR2));
+            assert!(is_pending(libc::SIGUSR2));
+        });
+        assert!(!is_pending(libc::SIGUSR2));
+    }
+
+    #[test]
+    fn a_pipe_that_nobody_reads_takes_nothing() {
+        let mut ends = [0; 2];
+        // SAFETY: a place for two descriptors.
+        assert_eq!(unsafe { libc::pipe(ends.as_mut_ptr()) }, 0);
+        assert_eq!(write_at_once(ends[1], b"line"), 4);
+        // SAFETY: descriptors of ours.
+        unsafe { libc::close(ends[0]) };
+        assert_eq!(write_at_once(ends[1], b"line"), 0);
+        // SAFETY: as above.
+        unsafe { libc::close(ends[1]) };
+        assert_eq!(write_at_once(-1, b"line"), 0);
     }
 }

@@ -41,7 +41,7 @@ pub(crate) use system::{
     KeepErrno, abort, address_space_is_limited, allow_barriers, at_fork, barrier, environment, exit, exit_key, exit_value,
     extend_mapping, has_threads, is_mapped, map_anywhere, map_at, memory_bytes, move_mapping, name_thread, now_ns, page_bytes,
     populate, process_id, processor, purge, random, read_file, set_exit_value, spawn, thread_cpu_ns, thread_id, thread_is_gone,
-    unmap, use_huge_pages, use_small_pages, wait_for, write_error,
+    unmap, use_huge_pages, use_small_pages, wait_for, wall_clock_ns, write_at_once, write_error,
 };
 
 #[cfg(all(not(loom), any(freestone_c, test)))]

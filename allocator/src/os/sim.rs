@@ -15,7 +15,8 @@ use super::{MapError, linux};
 
 pub(crate) use linux::{
     KeepErrno, abort, at_fork, exit, exit_key, exit_value, has_threads, is_mapped, map_untouchable, name_thread, page_bytes,
-    process_id, processor, set_exit_value, thread_cpu_ns, thread_id, thread_is_gone, wait, wait_for, wake_one, write_error,
+    process_id, processor, set_exit_value, thread_cpu_ns, thread_id, thread_is_gone, wait, wait_for, wake_one, wall_clock_ns,
+    write_at_once, write_error,
 };
 #[cfg(freestone_c)]
 pub(crate) use linux::{hand_environment, set_errno};

@@ -464,7 +464,9 @@ impl PageHeap {
         self.counters.count(Event::Advise);
         if os::populate(address, PAGE_BYTES) {
             let came_ns = os::now_ns();
-            self.stall_guard.came(came_ns.saturating_sub(asked_ns), came_ns);
+            if self.stall_guard.came(came_ns.saturating_sub(asked_ns), came_ns) {
+                self.counters.count(Event::HugePagePause);
+            }
         }
     }
 

@@ -61,17 +61,24 @@ impl StallGuard {
         now_ns >= self.off_until_ns.load(Ordering::Relaxed)
     }
 
-    /// A huge page took so long to come.
-    pub(crate) fn came(&self, took_ns: u64, now_ns: u64) {
+    /// A huge page took so long to come. `true`: for a while there are to be none.
+    #[must_use]
+    pub(crate) fn came(&self, took_ns: u64, now_ns: u64) -> bool {
         if took_ns > HUGE_LONG_STALL_NS {
             self.off_until_ns.store(now_ns.saturating_add(HUGE_LONG_PAUSE_NS), Ordering::Relaxed);
-        } else if took_ns <= HUGE_STALL_NS {
+            return true;
+        }
+        if took_ns <= HUGE_STALL_NS {
             self.stalls.store(0, Ordering::Relaxed);
-        } else if self.stalls.fetch_add(1, Ordering::Relaxed) + 1 >= HUGE_STALLS_MAX {
+            return false;
+        }
+        let is_enough = self.stalls.fetch_add(1, Ordering::Relaxed) + 1 >= HUGE_STALLS_MAX;
+        if is_enough {
             // After the pause a single stall is enough.
             self.stalls.store(HUGE_STALLS_MAX - 1, Ordering::Relaxed);
             self.off_until_ns.store(now_ns.saturating_add(HUGE_PAUSE_NS), Ordering::Relaxed);
         }
+        is_enough
     }
 }
 
@@ -84,33 +91,33 @@ mod tests {
         let guard = StallGuard::new();
         let mut now = 1;
         for _ in 0..HUGE_STALLS_MAX - 1 {
-            guard.came(HUGE_STALL_NS + 1, now);
+            assert!(!guard.came(HUGE_STALL_NS + 1, now));
         }
         assert!(guard.allows(now), "not yet");
-        guard.came(HUGE_STALL_NS, now);
+        assert!(!guard.came(HUGE_STALL_NS, now));
         for _ in 0..HUGE_STALLS_MAX - 1 {
-            guard.came(HUGE_STALL_NS + 1, now);
+            assert!(!guard.came(HUGE_STALL_NS + 1, now));
         }
         assert!(guard.allows(now), "they were not in a row");
-        guard.came(HUGE_STALL_NS + 1, now);
+        assert!(guard.came(HUGE_STALL_NS + 1, now));
         assert!(!guard.allows(now));
         assert!(!guard.allows(now + HUGE_PAUSE_NS - 1));
         now += HUGE_PAUSE_NS;
         assert!(guard.allows(now), "tried again");
-        guard.came(HUGE_STALL_NS + 1, now);
+        assert!(guard.came(HUGE_STALL_NS + 1, now));
         assert!(!guard.allows(now), "and found wanting at once");
         now += HUGE_PAUSE_NS;
-        guard.came(1, now);
-        guard.came(HUGE_STALL_NS + 1, now);
+        assert!(!guard.came(1, now));
+        assert!(!guard.came(HUGE_STALL_NS + 1, now));
         assert!(guard.allows(now), "one that came in time makes up for the others");
     }
 
     #[test]
     fn one_long_stall_turns_them_off_for_a_minute() {
         let guard = StallGuard::new();
-        guard.came(HUGE_LONG_STALL_NS, 1);
+        assert!(!guard.came(HUGE_LONG_STALL_NS, 1));
         assert!(guard.allows(2), "not long enough");
-        guard.came(HUGE_LONG_STALL_NS + 1, 3);
+        assert!(guard.came(HUGE_LONG_STALL_NS + 1, 3));
         assert!(!guard.allows(3 + HUGE_LONG_PAUSE_NS - 1));
         assert!(guard.allows(3 + HUGE_LONG_PAUSE_NS));
     }
