@@ -721,6 +721,7 @@ mod tests {
         assert_eq!(lost(), 2, "nobody reads");
         // SAFETY: a descriptor of ours.
         unsafe { libc::close(writer) };
+        trace.set(&on(Level::Lines, 1_000, i32::MAX as u32));
         trace.say(trace.line("start", 1));
         assert_eq!(lost(), 3, "it is not open");
     }

@@ -79,6 +79,7 @@ mod report;
 mod slack;
 mod snapshot;
 mod threads;
+pub mod trace;
 
 pub use init::init;
 pub use ledger::{Ledger, Line, Part, ledger};
