@@ -82,6 +82,11 @@ pub(crate) enum Verb {
         /// A file of JSON lines; of several sessions in it the last one counts.
         file: PathBuf,
     },
+    /// Sum up what a program said under FREESTONE=trace:1 or trace:2: rates, memory, what went back, anomalies.
+    Trace {
+        /// A log with such lines in it, whatever else is in it; - is the standard input.
+        file: PathBuf,
+    },
     /// Run any command on several malloc libraries, and compare its time and its memory.
     Program(Program),
     /// Run the classic allocator patterns on several malloc libraries, and compare time and memory.

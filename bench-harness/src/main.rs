@@ -17,7 +17,8 @@
 //!               who, proved                     every process
 //! ```
 //!
-//! And `recorder` reads what a flight recorder wrote; it has a folder to itself.
+//! And two measure nothing: `recorder` reads what a flight recorder wrote, and has a folder to itself; `trace` sums up what a program has said
+//! (`report/trace.rs`).
 
 mod arguments;
 mod cargo;
@@ -37,7 +38,8 @@ mod statistics;
 mod subjects;
 
 use std::fmt::{self, Write as _};
-use std::io::Write;
+use std::fs::File;
+use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -51,7 +53,7 @@ use cargo::Cargo;
 use machine::Machine;
 use pattern::Extent;
 use record::{Kept, Kind, LeftOut, Session, Version};
-use report::{Format, Report};
+use report::{Format, Log, Report};
 use rounds::Launch;
 use subjects::{Built, Subject};
 
@@ -106,6 +108,7 @@ fn obey(arguments: &Arguments) -> Result<Ending> {
     match &arguments.verb {
         None => measure(arguments, format),
         Some(Verb::Report { file }) => Ok(show(&Kept::read(file)?, format)),
+        Some(Verb::Trace { file }) => sum_up(file, format),
         Some(Verb::Program(asked)) => program::compare(asked, format),
         Some(Verb::Patterns(asked)) => patterns::compare(asked, format),
         Some(Verb::Pattern { name, percent, threads }) => {
@@ -186,6 +189,25 @@ fn measure(arguments: &Arguments, format: Format) -> Result<Ending> {
         say(&farewell(&path, started.elapsed(), all));
     }
     Ok(if incomplete { Ending::Badly } else { ending })
+}
+
+/// Prints what a log with a trace in it says, and loudly what of it cannot be read.
+fn sum_up(file: &Path, format: Format) -> Result<Ending> {
+    let log = if file.as_os_str() == "-" {
+        Log::read(io::stdin().lock(), "the standard input")?
+    } else {
+        let name = file.display().to_string();
+        let opened = File::open(file).with_context(|| format!("cannot read {name}"))?;
+        Log::read(BufReader::new(opened), &name)?
+    };
+    say(&log.print(format));
+    Ok(match log.problem() {
+        None => Ending::Well,
+        Some(problem) => {
+            eprintln!("ERROR: {problem}");
+            Ending::Badly
+        }
+    })
 }
 
 /// Prints the tables, and loudly what went wrong.

@@ -4,10 +4,11 @@
 //! made run by run: in every round the other's figure is divided by Freestone's, and the median of these ratios is shown with its interval.
 //! The other is chosen by its median, so where two are about equal it is the one that had luck: an advantage that Freestone does not get.
 //!
-//! Sessions of preloaded subjects have tables of their own: [`program`] and [`patterns`].
+//! Sessions of preloaded subjects have tables of their own: [`program`] and [`patterns`]. [`trace`] is no session's: it sums up a log.
 
 mod patterns;
 mod program;
+mod trace;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -15,6 +16,8 @@ use std::fmt::Write;
 use anstyle::{AnsiColor, Style};
 use comfy_table::{CellAlignment, ContentLineStyle, LineStyle, Table, TableStyle, presets};
 use freestone_bench::workload;
+
+pub(crate) use trace::Log;
 
 use crate::machine::is_busy;
 use crate::record::{Kept, Kind, Measurement, Outcome};
