@@ -202,7 +202,7 @@ impl Options {
     /// The shortest time between two lines of the trace: as often as somebody looks …
     const TRACE_INTERVAL_MIN: Duration = Duration::from_millis(100);
     /// … and the longest.
-    const TRACE_INTERVAL_MAX: Duration = Duration::from_secs(3600);
+    const TRACE_INTERVAL_MAX: Duration = Duration::from_hours(1);
 
     /// An interval, within its bounds.
     pub(crate) const fn within_bounds(interval: Duration) -> Duration {

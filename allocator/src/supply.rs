@@ -90,6 +90,15 @@ pub(crate) fn depth_max(class: SizeClass) -> usize {
     }
 }
 
+/// Who remembers how long it took to give memory back, and how much it was: one of the two, so that it is not counted twice.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Booking {
+    /// Piece by piece, who gives it back.
+    Here,
+    /// In one sum, who asked for all of it.
+    Above,
+}
+
 /// Where looking for free memory within spans stands. Rounds through all spans, one a second as long as there is something to find, and
 /// fewer and fewer when there is not.
 #[derive(Debug)]
@@ -103,8 +112,8 @@ pub(crate) struct WithinSpans {
     again: bool,
     /// Whether they rest is not asked.
     at_once: bool,
-    /// Whoever looks remembers what it came to, so that it is not counted twice.
-    is_booked_above: bool,
+    /// Who remembers what it came to.
+    booking: Booking,
     /// Rounds in a row that found nothing.
     barren: u32,
     /// Ticks until the next round.
@@ -122,7 +131,7 @@ impl WithinSpans {
             released: 0,
             again: false,
             at_once: false,
-            is_booked_above: false,
+            booking: Booking::Here,
             barren: 0,
             pause: 0,
         }
@@ -132,8 +141,8 @@ impl WithinSpans {
     pub(crate) fn tick(&mut self, at_once: bool) {
         self.pause = if at_once { 0 } else { self.pause.saturating_sub(1) };
         if !self.is_looking && self.pause == 0 {
-            let Self { is_booked_above, barren, .. } = *self;
-            *self = Self { is_looking: true, at_once, is_booked_above, barren, ..Self::new() };
+            let Self { booking, barren, .. } = *self;
+            *self = Self { is_looking: true, at_once, booking, barren, ..Self::new() };
         }
     }
 
@@ -412,7 +421,7 @@ impl Supply {
             });
             within.again |= again;
             released += bytes;
-            if bytes > 0 && !within.is_booked_above {
+            if bytes > 0 && within.booking == Booking::Here {
                 let now_ns = os::now_ns();
                 page_heap.pauses.remember(PauseKind::Release, now_ns, now_ns - began_ns, bytes);
             }
@@ -428,7 +437,7 @@ impl Supply {
 
     /// As above, all of it; the caller remembers how much it was and how long it took.
     pub(crate) fn release_all_within_spans_unbooked(&self) -> usize {
-        self.look_through_all_spans(WithinSpans { is_booked_above: true, ..WithinSpans::new() }, || true)
+        self.look_through_all_spans(WithinSpans { booking: Booking::Above, ..WithinSpans::new() }, || true)
     }
 
     fn look_through_all_spans(&self, mut within: WithinSpans, goes_on: impl Fn() -> bool) -> usize {

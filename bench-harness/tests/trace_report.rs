@@ -24,7 +24,8 @@ impl Log {
 
     fn start(self, pid: u32) -> Self {
         let options = "check=sampled huge_pages=auto retain=25% retain_window=5.000000 retain_steps=8 background=auto memory_limit=1073741824 fuse=off";
-        let rest = format!("unix=1795276660.949041 version=0.1.0 os_page=4096 {options} trace=2 trace_interval=1.000000 trace_fd=2");
+        let rest =
+            format!("unix=1795276660.949041 version=0.1.0 os_page=4096 {options} trace=2 trace_interval=1.000000 trace_fd=2");
         self.line(pid, "start", 0.0001, &rest)
     }
 
@@ -95,7 +96,10 @@ fn a_summary_says_what_happened() {
     assert_eq!(cells(&text, "who asked"), "1 2 1.00 MiB 1.50 ms 1.00 ms");
     let storm = "allocation_storm in 2 intervals from 3.0 s to 4.0 s\n  21,000 allocations/s per live block at worst, in blocks of 64 bytes; more than 5,000 is too much\n  blocks of one size";
     assert!(text.contains(storm), "{text}");
-    assert!(text.contains("drought at 4.0 s\n  3.5 at worst; more than 1 is too much\n  a rule that this version does not know\n"), "{text}");
+    assert!(
+        text.contains("drought at 4.0 s\n  3.5 at worst; more than 1 is too much\n  a rule that this version does not know\n"),
+        "{text}"
+    );
     assert!(text.contains("\n5 lines of this trace nobody took"), "{text}");
     assert!(text.contains("\nProcess 77, 1.0 s in 1 interval, from "), "{text}");
     assert!(text.contains("\nNo anomalies.\n"), "{text}");
@@ -140,8 +144,16 @@ fn what_is_no_trace_gets_one_sentence() {
             " has no line of a trace that can be read; line 2: the line is of version '2' of the trace, and only version 1 is known here",
         ),
         ("stump", &whole.as_bytes()[..200], " has no line of a trace that can be read; its last line is one, but was cut off"),
-        ("bytes", &[0xff; 100_000], " has no line of a trace that can be read; FREESTONE=trace:1 makes a program on Freestone write one"),
-        ("zeros", &[0; 100_000], " has no line of a trace that can be read; FREESTONE=trace:1 makes a program on Freestone write one"),
+        (
+            "bytes",
+            &[0xff; 100_000],
+            " has no line of a trace that can be read; FREESTONE=trace:1 makes a program on Freestone write one",
+        ),
+        (
+            "zeros",
+            &[0; 100_000],
+            " has no line of a trace that can be read; FREESTONE=trace:1 makes a program on Freestone write one",
+        ),
     ];
     for (name, log, sentence) in cases {
         let output = summed_up(&format!("trace-{name}"), log);
@@ -173,12 +185,18 @@ fn a_log_that_ends_in_the_middle_is_said_to() {
     let output = summed_up("trace-cut", &whole.as_bytes()[..whole.len() - 20]);
     let text = stdout(&output);
     assert_eq!((stderr(&output).as_str(), output.status.code()), ("", Some(0)), "{text}");
-    assert!(text.ends_with("\nThe last line of the log was cut off: the program ended while it wrote, or it is still writing.\n"), "{text}");
+    assert!(
+        text.ends_with("\nThe last line of the log was cut off: the program ended while it wrote, or it is still writing.\n"),
+        "{text}"
+    );
     assert_eq!(cells(&text, "live"), "1.00 MiB 2.00 MiB 2.00 MiB");
     // The beginning may be missing as well, in a log that was moved away.
     let rotated: String = whole.lines().skip(2).map(|line| format!("{line}\n")).collect();
     let text = stdout(&summed_up("trace-rotated", rotated.as_bytes()));
-    assert!(text.contains("The log begins in the middle of its trace.") && text.starts_with("Process 12, 3.0 s in 3 intervals\n"), "{text}");
+    assert!(
+        text.contains("The log begins in the middle of its trace.") && text.starts_with("Process 12, 3.0 s in 3 intervals\n"),
+        "{text}"
+    );
     let text = stdout(&summed_up("trace-short", Log::new().start(12).0.as_bytes()));
     assert!(text.contains("No interval was told"), "{text}");
 }

@@ -632,7 +632,9 @@ mod tests {
 
     #[test]
     fn what_is_not_of_the_trace_is_passed_over() {
-        for line in ["", "freestone: fatal: double free", "freestone: trace of a bear", "freestone: trac", "FREESTONE: trace v=1 end"] {
+        for line in
+            ["", "freestone: fatal: double free", "freestone: trace of a bear", "freestone: trac", "FREESTONE: trace v=1 end"]
+        {
             assert_eq!(parse(line), Ok(None), "{line}");
         }
         assert_eq!(parse([0xff, 0, b'\r']), Ok(None));
@@ -676,10 +678,7 @@ mod tests {
             (RELEASE.replace("calls=3", "calls=-3"), "the field 'calls' has no value '-3'"),
             (RELEASE.replace("calls=3", "calls=+3"), "the field 'calls' has no value '+3'"),
             (RELEASE.replace("calls=3", "calls="), "the field 'calls' has no value ''"),
-            (
-                RELEASE.replace("calls=3", "calls=18446744073709551616"),
-                "the field 'calls' has no value '18446744073709551616'",
-            ),
+            (RELEASE.replace("calls=3", "calls=18446744073709551616"), "the field 'calls' has no value '18446744073709551616'"),
             (RELEASE.replace("pid=31777", "pid=4294967296"), "the field 'pid' has no value '4294967296'"),
             (RELEASE.replace("t=7.495374", "t=7"), "the field 't' has no value '7'"),
             (RELEASE.replace("t=7.495374", "t=.5"), "the field 't' has no value '.5'"),

@@ -170,8 +170,7 @@ fn a_child_of_a_fork_has_a_trace_of_its_own() {
     let ending = play("forks", "trace:1,trace_interval:100ms");
     let lines = lines(&ending.err);
     let parent = lines[0].pid;
-    let children: Vec<u32> =
-        ending.out.lines().filter_map(|line| line.strip_prefix("child=")?.parse().ok()).collect();
+    let children: Vec<u32> = ending.out.lines().filter_map(|line| line.strip_prefix("child=")?.parse().ok()).collect();
     assert_eq!(children.len(), 3);
     for pid in children.iter().copied().chain([parent]) {
         let own: Vec<Line> = lines.iter().filter(|line| line.pid == pid).cloned().collect();

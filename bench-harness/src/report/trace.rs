@@ -160,7 +160,10 @@ impl Log {
             let _ = writeln!(text, "\nAnd {left} shorter trace{} that are not shown.", plural(left));
         }
         if self.is_cut {
-            let _ = writeln!(text, "\nThe last line of the log was cut off: the program ended while it wrote, or it is still writing.");
+            let _ = writeln!(
+                text,
+                "\nThe last line of the log was cut off: the program ended while it wrote, or it is still writing."
+            );
         }
         text
     }
@@ -254,7 +257,12 @@ impl Trace {
             thousands(last.live_blocks as f64)
         );
         if sums.refused > 0 {
-            let _ = writeln!(text, "The system refused {} of {} calls.", thousands(sums.refused as f64), thousands(sums.os_calls as f64));
+            let _ = writeln!(
+                text,
+                "The system refused {} of {} calls.",
+                thousands(sums.refused as f64),
+                thousands(sums.os_calls as f64)
+            );
         }
         if sums.pauses > 0 {
             let count = thousands(sums.pauses as f64);

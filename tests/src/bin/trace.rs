@@ -81,7 +81,13 @@ fn work() {
     std::thread::sleep(5 * INTERVAL);
     control::set_trace(Trace::Off);
     let now = snapshot();
-    println!("allocs_total={} frees_total={} live_blocks={} live={}", now.allocations, now.frees, now.live_blocks(), now.bytes.live);
+    println!(
+        "allocs_total={} frees_total={} live_blocks={} live={}",
+        now.allocations,
+        now.frees,
+        now.live_blocks(),
+        now.bytes.live
+    );
     println!("alloc_bytes_total={} free_bytes_total={}", now.allocated_bytes, now.freed_bytes);
     println!("asked={released}");
     drop(held);
@@ -152,6 +158,11 @@ fn pipe() -> [i32; 2] {
     ends
 }
 
+fn errno() -> *mut i32 {
+    // SAFETY: always allowed.
+    unsafe { libc::__errno_location() }
+}
+
 /// Nobody reads: a program to which that is fatal does not notice, and its `errno` stays.
 fn nobody_reads() {
     // SAFETY: as a program in C begins.
@@ -165,11 +176,11 @@ fn nobody_reads() {
         let begun = Instant::now();
         while begun.elapsed() < 3 * INTERVAL {
             // SAFETY: this thread's own.
-            unsafe { *libc::__errno_location() = 77 };
+            unsafe { errno().write(77) };
             let held: [Held; 200] = std::array::from_fn(|index| Held::new(1_000 + index * 10));
             drop(held);
             // SAFETY: as above.
-            assert_eq!(unsafe { *libc::__errno_location() }, 77);
+            assert_eq!(unsafe { errno().read() }, 77);
         }
         match round {
             // SAFETY: a descriptor of ours.
