@@ -100,7 +100,7 @@ impl Log {
         let mut read = Self::default();
         let mut lines = parse_all(log);
         let mut last_unreadable = 0;
-        while let Some(line) = lines.next() {
+        for line in lines.by_ref() {
             match line.with_context(|| format!("cannot read {name}"))? {
                 (_, Ok(line)) => read.add(line),
                 (number, Err(error)) => {
