@@ -390,13 +390,15 @@ mod tests {
         all
     }
 
+    /// A name, what is other than usual, and what is wrong then.
+    type Case<'a> = (&'a str, fn(&mut Vitals), &'a [(Kind, f64)]);
+
     /// Each rule just below its threshold, at it, and just above; and what keeps it from crying wolf.
     #[test]
     fn a_value_above_its_threshold_is_an_anomaly_and_no_other() {
-        type Change = fn(&mut Vitals);
         const CLASS: usize = 7;
         let storm = |vitals: &mut Vitals, allocations, live| vitals.classes[CLASS] = ClassVitals { allocations, live };
-        let cases: &[(&str, Change, &[(Kind, f64)])] = &[
+        let cases: &[Case<'_>] = &[
             ("nothing happened", |_| {}, &[]),
             ("five rounds", |v| v.release_rounds = 5, &[]),
             ("six rounds", |v| v.release_rounds = 6, &[(Kind::Purging, 6.0)]),
@@ -494,6 +496,9 @@ mod tests {
         assert_eq!(found(&vitals).len(), 1, "what is so at the later moment is so");
     }
 
+    /// A kind, and a threshold above which it is no more.
+    type Move = (Kind, fn(&mut Thresholds));
+
     #[test]
     fn every_threshold_can_be_moved() {
         let all = second(|vitals| {
@@ -501,8 +506,7 @@ mod tests {
             (vitals.cached_bytes, vitals.limit_exceeded, vitals.huge_page_stalls) = (70 * MIB, 1, 1);
             vitals.classes[2] = ClassVitals { allocations: 2_000_000, live: 1 };
         });
-        type Change = fn(&mut Thresholds);
-        let moved: [(Kind, Change); 9] = [
+        let moved: [Move; 9] = [
             (Kind::Purging, |t| t.purges_per_second = 7.0),
             (Kind::ReleasePause, |t| t.release_pause_ms = 12.0),
             (Kind::AllocationStorm, |t| t.storm_per_live_block = 2e6),

@@ -36,7 +36,7 @@ use crate::limit::Call;
 use crate::options::{Check, Fuse, Limit, Options, Retain, Trace as TraceLevel};
 use crate::os;
 use crate::page_heap::ALIGN_MAX;
-use crate::pauses::Pause;
+use crate::pauses::{Pause, PauseKind};
 use crate::recall::Recaller;
 use crate::requests::Requests;
 use crate::scavenger::{House, Scavenger, Slice};
@@ -290,10 +290,14 @@ fn write_trace(now_ns: u64) {
     if turn.is_first {
         HEAP.past.lock().forget();
         let limits = HEAP.guard.snapshot(&HEAP.supply.page_heap);
-        trace.say(trace.start(now_ns, &options_in_force(), [limits.memory_limit, limits.hard_limit]));
+        trace.say(&mut trace.start(now_ns, &options_in_force(), [limits.memory_limit, limits.hard_limit]));
     }
-    let releases = HEAP.past.lock().releases(now_ns, trace, pauses, HEAP.background.is_there());
-    releases.into_iter().flatten().for_each(|line| trace.say(line));
+    for release in 0..PauseKind::RELEASES.len() {
+        let line = HEAP.past.lock().release(release, now_ns, trace, pauses, HEAP.background.is_there());
+        if let Some(mut line) = line {
+            trace.say(&mut line);
+        }
+    }
     if turn.ends_interval {
         write_interval();
     }
@@ -303,14 +307,18 @@ fn write_trace(now_ns: u64) {
 #[inline(never)]
 fn write_interval() {
     let trace = &HEAP.trace;
-    let now = snapshot_here();
-    let mut found = [None; Kind::COUNT];
     let resident = surroundings::resident_bytes();
-    let line = HEAP.past.lock().interval(&now, resident, trace, &HEAP.supply.page_heap.pauses, &mut found);
-    if let Some(line) = line {
-        trace.say(line);
-        if trace.tells_anomalies() {
-            found.iter().flatten().for_each(|anomaly| trace.say(trace.anomaly(now.at_ns, anomaly)));
+    let mut found = [None; Kind::COUNT];
+    let told = {
+        let mut past = HEAP.past.lock();
+        snapshot_into(past.next());
+        past.interval(resident, trace, &HEAP.supply.page_heap.pauses, &mut found)
+    };
+    let Some((at_ns, mut line)) = told else { return };
+    trace.say(&mut line);
+    if trace.tells_anomalies() {
+        for anomaly in found.iter().flatten() {
+            trace.say(&mut trace.anomaly(at_ns, anomaly));
         }
     }
 }
@@ -998,19 +1006,20 @@ pub(crate) fn take_snapshot() -> Snapshot {
         // A signal handler that interrupted a slow path, whose locks it would wait for.
         return Snapshot { approximate: true, ..Snapshot::empty() };
     }
-    undisturbed(snapshot_here)
+    let mut snapshot = Snapshot::ZEROS;
+    undisturbed(|| snapshot_into(&mut snapshot));
+    snapshot
 }
 
-/// As above, in a slow path, with no lock held.
-fn snapshot_here() -> Snapshot {
-    let mut snapshot = snapshot::take(&HEAP.supply, &HEAP.registry);
+/// As above, in a slow path, with no lock held that comes behind that of the trace.
+fn snapshot_into(snapshot: &mut Snapshot) {
+    snapshot::take_into(snapshot, &HEAP.supply, &HEAP.registry);
     // Relaxed: written before the first block was handed out.
     let began_ns = HEAP.began_ns.load(Ordering::Relaxed);
     snapshot.age_ns = if began_ns == 0 { 0 } else { os::now_ns().saturating_sub(began_ns) };
     snapshot.limits = HEAP.guard.snapshot(&HEAP.supply.page_heap);
     snapshot.events.recalls = HEAP.recaller.recalls();
     snapshot.background_thread = HEAP.background.is_there();
-    snapshot
 }
 
 /// See [`crate::threads`].

@@ -1,5 +1,6 @@
 //! Floor 9. Numbers of one moment: what was allocated and freed, where every byte is, and what the slow paths did.
 
+use core::mem::MaybeUninit;
 use core::time::Duration;
 
 use crate::anomaly::{ClassVitals, Vitals};
@@ -232,30 +233,22 @@ impl Snapshot {
         self.allocations.saturating_sub(self.frees)
     }
 
+    /// Nothing, and not even what classes there are.
+    // SAFETY: numbers, `false` and `None` are zeros: the compiler refuses a constant that is not what its type says.
+    pub(crate) const ZEROS: Self = unsafe { MaybeUninit::zeroed().assume_init() };
+
     /// Nothing: what a process without this allocator sees.
     pub(crate) fn empty() -> Self {
-        let mut classes = [ClassSnapshot::default(); CLASSES];
+        let mut snapshot = Self::ZEROS;
+        snapshot.clear();
+        snapshot
+    }
+
+    /// As [`empty`](Self::empty), in place: it is large, and stacks may be small.
+    fn clear(&mut self) {
+        *self = Self::ZEROS;
         for class in SizeClass::all() {
-            classes[class.index()].block_bytes = class.bytes();
-        }
-        Self {
-            at_ns: 0,
-            age_ns: 0,
-            allocations: 0,
-            frees: 0,
-            allocated_bytes: 0,
-            freed_bytes: 0,
-            bytes: Bytes::default(),
-            events: Events::default(),
-            classes,
-            large: LargeSnapshot::default(),
-            thread_records: 0,
-            thread_records_pooled: 0,
-            limits: LimitSnapshot::default(),
-            pauses: [PauseSummary::default(); PauseKind::COUNT],
-            slow_paths: [SlowPathSnapshot::default(); SlowPath::COUNT],
-            background_thread: false,
-            approximate: false,
+            self.classes[class.index()].block_bytes = class.bytes();
         }
     }
 }
@@ -267,10 +260,17 @@ impl Default for Snapshot {
     }
 }
 
+/// As [`take_into`].
+pub(crate) fn take(supply: &Supply, registry: &Registry<Record>) -> Snapshot {
+    let mut snapshot = Snapshot::ZEROS;
+    take_into(&mut snapshot, supply, registry);
+    snapshot
+}
+
 /// Looks at every room, without stopping anybody. Frees are summed before allocations, over all threads, so that no free is seen
 /// without its allocation.
-pub(crate) fn take(supply: &Supply, registry: &Registry<Record>) -> Snapshot {
-    let mut snapshot = Snapshot::empty();
+pub(crate) fn take_into(snapshot: &mut Snapshot, supply: &Supply, registry: &Registry<Record>) {
+    snapshot.clear();
     snapshot.at_ns = os::now_ns();
     let mut cached = 0;
     let mut holes = supply.seed_bytes();
@@ -340,7 +340,6 @@ pub(crate) fn take(supply: &Supply, registry: &Registry<Record>) -> Snapshot {
     for kind in PauseKind::ALL {
         snapshot.pauses[kind as usize] = supply.page_heap.pauses.summary(kind);
     }
-    snapshot
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

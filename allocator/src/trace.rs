@@ -15,8 +15,6 @@
 //! A line is put together on the stack and written by one call, with no lock held. It never waits for a reader: a line that is not
 //! taken at once is lost, and counted in the lines that follow. The word `end` at its end says that it is whole.
 
-use core::mem::MaybeUninit;
-
 use crate::anomaly::{self, Anomaly, Kind, Thresholds, Vitals};
 use crate::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::config::TICK_NS;
@@ -172,9 +170,9 @@ impl Trace {
     }
 
     /// Writes a line. The calling thread holds no lock.
-    pub(crate) fn say(&self, line: Fields) {
+    pub(crate) fn say(&self, line: &mut Fields) {
         let errno = os::KeepErrno::new();
-        let mut line = line.0;
+        let line = &mut line.0;
         line.text(" end");
         let text = line.finish();
         let descriptor = self.descriptor.load(Ordering::Relaxed) as i32;
@@ -202,89 +200,111 @@ impl Trace {
 
 /// What was said last. All zeros at first.
 pub(crate) struct Past {
-    /// There is a snapshot of the end of the last interval.
-    has_snapshot: bool,
-    snapshot: MaybeUninit<Snapshot>,
-    /// When releases were looked at last.
-    looked_ns: u64,
-    /// Their sums then, in the order of [`PauseKind::RELEASES`].
-    told: [PauseSummary; PauseKind::RELEASES.len()],
+    /// At the ends of the last two intervals. They stay here: they are large, and whoever takes them may have a small stack.
+    snapshots: [Snapshot; 2],
+    /// Which of them is the later one.
+    last: usize,
+    /// There is none yet.
+    is_new: bool,
+    /// In the order of [`PauseKind::RELEASES`].
+    releases: [Released; PauseKind::RELEASES.len()],
+}
+
+/// Sums of releases when they were looked at last.
+#[derive(Clone, Copy)]
+struct Released {
+    at_ns: u64,
+    count: u64,
+    bytes: u64,
+    total_ns: u64,
+    max_ns: u64,
+}
+
+impl Released {
+    const NONE: Self = Self { at_ns: 0, count: 0, bytes: 0, total_ns: 0, max_ns: 0 };
 }
 
 impl Past {
+    #[allow(clippy::large_stack_arrays, reason = "evaluated at compile time, into a static")]
     pub(crate) const fn new() -> Self {
-        const NONE: PauseSummary = PauseSummary { count: 0, total_ns: 0, p50_ns: 0, p99_ns: 0, max_ns: 0, bytes: 0 };
-        Self { has_snapshot: false, snapshot: MaybeUninit::zeroed(), looked_ns: 0, told: [NONE; PauseKind::RELEASES.len()] }
+        Self {
+            snapshots: [const { Snapshot::ZEROS }; 2],
+            last: 0,
+            is_new: false,
+            releases: [Released::NONE; PauseKind::RELEASES.len()],
+        }
     }
 
     /// The trace begins: its first interval is all that happened before.
     pub(crate) fn forget(&mut self) {
-        self.has_snapshot = false;
-        self.told = Self::new().told;
+        self.is_new = true;
+        self.releases = [Released::NONE; PauseKind::RELEASES.len()];
     }
 
-    /// Memory that was given back since this was asked last: a line per kind.
-    pub(crate) fn releases(
+    /// Where the snapshot belongs that ends this interval.
+    pub(crate) fn next(&mut self) -> &mut Snapshot {
+        &mut self.snapshots[1 - self.last]
+    }
+
+    /// Memory that was given back since this was asked last, by the kind of release with this position in [`PauseKind::RELEASES`].
+    pub(crate) fn release(
         &mut self,
+        position: usize,
         now_ns: u64,
         trace: &Trace,
         pauses: &Pauses,
         has_background: bool,
-    ) -> [Option<Fields>; PauseKind::RELEASES.len()] {
-        let longest_ns = pauses.longest_since(self.looked_ns);
-        self.looked_ns = now_ns;
-        let mut lines = [const { None }; PauseKind::RELEASES.len()];
-        for (index, kind) in PauseKind::RELEASES.into_iter().enumerate() {
-            let (before, now) = (self.told[index], pauses.summary(kind));
-            let bytes = now.bytes.saturating_sub(before.bytes);
-            if bytes == 0 {
-                continue;
-            }
-            self.told[index] = now;
-            let mut line = trace.line("release", now_ns);
-            line.text(
-                "who",
-                match kind {
-                    PauseKind::Assist => "assist",
-                    PauseKind::ReleaseAll => "asked",
-                    _ if has_background => "background",
-                    _ => "slow_path",
-                },
-            );
-            line.count("bytes", bytes);
-            line.count("calls", now.count.saturating_sub(before.count));
-            let took_ns = now.total_ns.saturating_sub(before.total_ns);
-            line.seconds("took", took_ns);
-            // The ring may have lost it.
-            line.seconds("longest", longest_ns[kind as usize].max(if now.max_ns > before.max_ns { now.max_ns } else { 0 }));
-            lines[index] = Some(line);
+    ) -> Option<Fields> {
+        let kind = PauseKind::RELEASES[position];
+        let PauseSummary { count, bytes, total_ns, max_ns, .. } = pauses.summary(kind);
+        let now = Released { at_ns: now_ns, count, bytes, total_ns, max_ns };
+        let before = core::mem::replace(&mut self.releases[position], now);
+        if bytes <= before.bytes {
+            return None;
         }
-        lines
+        let mut line = trace.line("release", now_ns);
+        line.text(
+            "who",
+            match kind {
+                PauseKind::Assist => "assist",
+                PauseKind::ReleaseAll => "asked",
+                _ if has_background => "background",
+                _ => "slow_path",
+            },
+        );
+        line.count("bytes", bytes - before.bytes);
+        line.count("calls", count.saturating_sub(before.count));
+        line.seconds("took", total_ns.saturating_sub(before.total_ns));
+        // The ring may have lost it.
+        let record_ns = if max_ns > before.max_ns { max_ns } else { 0 };
+        line.seconds("longest", record_ns.max(pauses.longest_since(before.at_ns)[kind as usize]));
+        Some(line)
     }
 
-    /// An interval is over. What was wrong in it goes into `found`.
+    /// The interval is over that ends with the [next](Self::next) snapshot. What was wrong in it goes into `found`. `None`: it has no end, because
+    /// somebody who came later was here before.
     pub(crate) fn interval(
         &mut self,
-        later: &Snapshot,
         resident: Option<usize>,
         trace: &Trace,
         pauses: &Pauses,
         found: &mut [Option<Anomaly>; Kind::COUNT],
-    ) -> Option<Fields> {
-        let is_first = !self.has_snapshot;
+    ) -> Option<(u64, Fields)> {
+        let is_first = core::mem::take(&mut self.is_new);
         if is_first {
-            self.snapshot.write(Snapshot { at_ns: trace.zero_ns.load(Ordering::Relaxed), ..Snapshot::empty() });
+            let before = &mut self.snapshots[self.last];
+            *before = Snapshot::ZEROS;
+            before.at_ns = trace.zero_ns.load(Ordering::Relaxed);
         }
-        // SAFETY: written now, or at the end of the last interval.
-        let before = unsafe { self.snapshot.assume_init_ref() };
+        let (before, later) = (&self.snapshots[self.last], &self.snapshots[1 - self.last]);
         if later.at_ns <= before.at_ns && !is_first {
-            // Somebody who came later was here already.
             return None;
         }
-        let mut vitals = Vitals::between(before, later);
         let longest_ns = pauses.longest_since(before.at_ns);
-        let release_ns = PauseKind::RELEASES.map(|kind| longest_ns[kind as usize]);
-        vitals.longest_release_ns = release_ns.into_iter().fold(vitals.longest_release_ns, u64::max);
+        let mut vitals = Vitals::between(before, later);
+        for kind in PauseKind::RELEASES {
+            vitals.longest_release_ns = vitals.longest_release_ns.max(longest_ns[kind as usize]);
+        }
         // An interval that is far too short, because two threads took turns shortly after each other, would make much of little; and the first
         // has no beginning.
         let is_whole = vitals.interval.as_nanos() as u64 * 2 >= trace.interval_ns.load(Ordering::Relaxed);
@@ -295,9 +315,9 @@ impl Past {
         line.interval(before, later, &vitals, resident, longest_ns);
         line.count("anomalies", found.iter().flatten().count() as u64);
         line.count("lost", trace.lost.load(Ordering::Relaxed));
-        self.snapshot.write(later.clone());
-        self.has_snapshot = true;
-        Some(line)
+        let at_ns = later.at_ns;
+        self.last = 1 - self.last;
+        Some((at_ns, line))
     }
 }
 
@@ -423,6 +443,7 @@ impl Fields {
             ("holes", bytes.holes),
             ("dirty", bytes.dirty),
             ("metadata", bytes.metadata),
+            ("profiler", bytes.profiler),
             ("lost_at_fork", bytes.lost_at_fork),
             ("committed", bytes.committed()),
             ("released", bytes.released),
@@ -502,16 +523,15 @@ mod tests {
         let (mut past, pauses) = (Box::new(Past::new()), Box::new(Pauses::new()));
         let mut lines = vec![text(trace.start(1, &Options { trace: Level::Lines, ..Options::DEFAULT }, [Some(1), Some(2)]))];
         pauses.remember(PauseKind::Assist, 5, 5, 5);
-        let released = past.releases(10, &trace, &pauses, false).into_iter().flatten().map(text);
-        lines.extend(released);
-        let mut later = Snapshot { at_ns: SECOND_NS, ..Snapshot::empty() };
+        lines.extend(past.release(1, 10, &trace, &pauses, false).map(text));
+        past.forget();
+        let later = past.next();
+        *later = Snapshot { at_ns: SECOND_NS, ..Snapshot::empty() };
         (later.limits.memory_limit, later.limits.hard_limit) = (Some(1), Some(2));
         let mut found = [None; Kind::COUNT];
-        lines.extend(past.interval(&later, Some(1), &trace, &pauses, &mut found).map(text));
-        let mut vitals = Vitals::default();
-        vitals.interval = core::time::Duration::from_secs(1);
-        vitals.classes[3] = ClassVitals::default();
-        vitals.classes[3].allocations = 1_000_000;
+        lines.extend(past.interval(Some(1), &trace, &pauses, &mut found).map(|(_, line)| text(line)));
+        let mut vitals = Vitals { interval: core::time::Duration::from_secs(1), ..Vitals::default() };
+        vitals.classes[3] = ClassVitals { allocations: 1_000_000, live: 0 };
         let storm = Kind::AllocationStorm.measure(&vitals, &Thresholds::DEFAULT).expect("a storm");
         lines.push(text(trace.anomaly(SECOND_NS, &storm)));
         lines
@@ -629,7 +649,7 @@ mod tests {
     fn releases_are_told_once() {
         let (trace, mut past, pauses) = (Trace::new(), Box::new(Past::new()), Box::new(Pauses::new()));
         let mut told = |now_ns, background| -> Vec<String> {
-            let lines = past.releases(now_ns, &trace, &pauses, background).into_iter().flatten().map(text);
+            let lines = (0..3).filter_map(|kind| past.release(kind, now_ns, &trace, &pauses, background).map(text));
             lines.map(|line| line.split_once(" who=").expect("who").1.to_owned()).collect()
         };
         assert_eq!(told(1, true), [""; 0]);
@@ -662,12 +682,14 @@ mod tests {
     fn an_interval_is_the_difference_of_two_moments() {
         let (trace, mut past, pauses) = (Trace::new(), Box::new(Past::new()), Box::new(Pauses::new()));
         trace.set(&on(Level::Anomalies, 1_000, 2));
+        past.forget();
         let mut moment = Snapshot { at_ns: 2 * SECOND_NS, ..Snapshot::empty() };
         (moment.allocations, moment.frees) = (100, 40);
         (moment.classes[2].allocations, moment.classes[2].frees) = (50_000_000, 50_000_000);
         let mut said = |moment: &Snapshot| {
             let mut found = [None; Kind::COUNT];
-            let line = past.interval(moment, None, &trace, &pauses, &mut found).map(text);
+            *past.next() = moment.clone();
+            let line = past.interval(None, &trace, &pauses, &mut found).map(|(_, line)| text(line));
             (line.unwrap_or_default(), found.iter().flatten().map(|anomaly| anomaly.kind).collect::<Vec<_>>())
         };
         let (line, found) = said(&moment);
@@ -701,7 +723,7 @@ mod tests {
         // Until it is full. Who waited would wait for ever.
         let mut taken = 0;
         while lost() == 0 {
-            trace.say(trace.line("start", 1));
+            trace.say(&mut trace.line("start", 1));
             taken += 1;
             assert!(taken < 100_000);
         }
@@ -713,16 +735,16 @@ mod tests {
         assert_eq!(told.lines().count(), taken - 1, "whole lines only");
         assert!(told.lines().all(|line| line.ends_with(" end")));
         // There is room again.
-        trace.say(trace.line("start", 1));
+        trace.say(&mut trace.line("start", 1));
         assert_eq!(lost(), 1);
         // SAFETY: a descriptor of ours.
         unsafe { libc::close(reader) };
-        trace.say(trace.line("start", 1));
+        trace.say(&mut trace.line("start", 1));
         assert_eq!(lost(), 2, "nobody reads");
         // SAFETY: a descriptor of ours.
         unsafe { libc::close(writer) };
         trace.set(&on(Level::Lines, 1_000, i32::MAX as u32));
-        trace.say(trace.line("start", 1));
+        trace.say(&mut trace.line("start", 1));
         assert_eq!(lost(), 3, "it is not open");
     }
 }

@@ -37,7 +37,7 @@ impl Log {
     fn noted(self, pid: u32, t: f64, allocs: u64, mib: u64, anomalies: u64, lost: u64) -> Self {
         let (live, committed, resident) = (mib << 20, (mib + 1) << 20, (mib + 2) << 20);
         let rest = format!(
-            "dt=1.000000 allocs={allocs} frees=0 alloc_bytes={} free_bytes=0 live_blocks={allocs} live={live} thread_cached=0 depot=0 holes=1048576 dirty=0 metadata=0 lost_at_fork=0 committed={committed} released=0 resident={resident} threads=1 refills=1 flushes=1 os_calls=3 purges=1 refused=0 pauses=2 pause_longest=0.002500 release_rounds=1 release_bytes=1 release_took=0.000001 release_longest=0.000001 taken_bytes=0 assists=0 exceeded=0 fuse_trips=0 huge_page_pauses=0 allocs_total=1 frees_total=1 alloc_bytes_total=1 free_bytes_total=1 background_thread=1 approximate=0 anomalies={anomalies} lost={lost}",
+            "dt=1.000000 allocs={allocs} frees=0 alloc_bytes={} free_bytes=0 live_blocks={allocs} live={live} thread_cached=0 depot=0 holes=1048576 dirty=0 metadata=0 profiler=0 lost_at_fork=0 committed={committed} released=0 resident={resident} threads=1 refills=1 flushes=1 os_calls=3 purges=1 refused=0 pauses=2 pause_longest=0.002500 release_rounds=1 release_bytes=1 release_took=0.000001 release_longest=0.000001 taken_bytes=0 assists=0 exceeded=0 fuse_trips=0 huge_page_pauses=0 allocs_total=1 frees_total=1 alloc_bytes_total=1 free_bytes_total=1 background_thread=1 approximate=0 anomalies={anomalies} lost={lost}",
             allocs * 100
         );
         self.line(pid, "interval", t, &rest)

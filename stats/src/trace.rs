@@ -150,9 +150,11 @@ fields! {
         dirty: u64,
         /// Bytes for the allocator itself.
         metadata: u64,
+        /// Bytes that samples take beyond their blocks.
+        profiler: u64,
         /// Bytes in caches of threads that a `fork` left behind.
         lost_at_fork: u64,
-        /// The sum of the seven lines above.
+        /// The sum of the eight lines above.
         committed: u64,
         /// Bytes of address space without memory.
         released: u64,
@@ -602,7 +604,7 @@ mod tests {
     use super::*;
 
     const START: &str = "freestone: trace v=1 kind=start pid=31777 t=0.000107 unix=1795276660.949041 version=0.1.0 os_page=4096 check=sampled huge_pages=auto retain=10% retain_window=5.000000 retain_steps=8 background=auto hard_limit=77 fuse=off trace=2 trace_interval=1.000000 trace_fd=2 end";
-    const INTERVAL: &str = "freestone: trace v=1 kind=interval pid=31777 t=8.098892 dt=1.007353 allocs=0 frees=0 alloc_bytes=0 free_bytes=0 live_blocks=2 live=584 thread_cached=824 depot=0 holes=137856 dirty=8249344 metadata=420312 lost_at_fork=0 committed=8808920 released=45389352 resident=9232384 threads=1 refills=0 flushes=0 os_calls=84 purges=84 refused=0 pauses=0 pause_longest=0.000000 release_rounds=7 release_bytes=42123264 release_took=0.003084 release_longest=0.000316 taken_bytes=0 assists=0 exceeded=0 fuse_trips=0 huge_page_pauses=0 allocs_total=6120004 frees_total=6120002 alloc_bytes_total=147044168 free_bytes_total=147043584 background_thread=1 approximate=0 anomalies=1 lost=0 end";
+    const INTERVAL: &str = "freestone: trace v=1 kind=interval pid=31777 t=8.098892 dt=1.007353 allocs=0 frees=0 alloc_bytes=0 free_bytes=0 live_blocks=2 live=584 thread_cached=824 depot=0 holes=137856 dirty=8249344 metadata=420312 profiler=0 lost_at_fork=0 committed=8808920 released=45389352 resident=9232384 threads=1 refills=0 flushes=0 os_calls=84 purges=84 refused=0 pauses=0 pause_longest=0.000000 release_rounds=7 release_bytes=42123264 release_took=0.003084 release_longest=0.000316 taken_bytes=0 assists=0 exceeded=0 fuse_trips=0 huge_page_pauses=0 allocs_total=6120004 frees_total=6120002 alloc_bytes_total=147044168 free_bytes_total=147043584 background_thread=1 approximate=0 anomalies=1 lost=0 end";
     const RELEASE: &str = "freestone: trace v=1 kind=release pid=31777 t=7.495374 who=background bytes=6291456 calls=3 took=0.000841 longest=0.000316 end";
     const ANOMALY: &str = "freestone: trace v=1 kind=anomaly pid=31777 t=4.056305 name=allocation_storm value=893608.338 threshold=5000.000 class=0 block=8 end";
     const ALL: [&str; 4] = [START, INTERVAL, RELEASE, ANOMALY];

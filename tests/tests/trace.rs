@@ -59,7 +59,8 @@ fn what_is_told_adds_up_to_what_the_program_counts() {
     let intervals = intervals(&lines);
     assert!(intervals.len() >= 3, "{}", ending.err);
     for its in &intervals {
-        let sum = its.live + its.thread_cached + its.depot + its.holes + its.dirty + its.metadata + its.lost_at_fork;
+        let sum =
+            its.live + its.thread_cached + its.depot + its.holes + its.dirty + its.metadata + its.profiler + its.lost_at_fork;
         assert_eq!(sum, its.committed);
         assert_eq!(its.lost, 0);
     }

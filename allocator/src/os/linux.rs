@@ -582,7 +582,7 @@ mod tests {
 
     fn raise(signal: i32) {
         // SAFETY: to the calling thread, which holds it back.
-        unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), libc::syscall(libc::SYS_gettid), signal) };
+        unsafe { libc::syscall(libc::SYS_tgkill, process_id(), thread_id(), signal) };
     }
 
     fn is_pending(signal: i32) -> bool {

@@ -292,13 +292,10 @@ impl Trace {
     fn print_memory(&self, text: &mut String, first: &Interval, last: &Interval, format: Format) {
         let mut table = Table::new();
         table.set_header(["", "start", "peak", "end"]);
-        let rows: [(&str, fn(&Interval) -> Option<u64>); 3] = [
-            ("live", |its| Some(its.live)),
-            ("committed", |its| Some(its.committed)),
-            ("resident, files aside", |its| its.resident),
-        ];
-        for ((name, of), peak) in rows.into_iter().zip(self.peaks) {
-            if let (Some(first), Some(last)) = (of(first), of(last)) {
+        let names = ["live", "committed", "resident, files aside"];
+        let of = |its: &Interval| [Some(its.live), Some(its.committed), its.resident];
+        for (((name, first), last), peak) in names.into_iter().zip(of(first)).zip(of(last)).zip(self.peaks) {
+            if let (Some(first), Some(last)) = (first, last) {
                 table.add_row([name.to_owned(), bytes(first), bytes(peak), bytes(last)]);
             }
         }
@@ -308,15 +305,13 @@ impl Trace {
     fn print_rates(&self, text: &mut String, format: Format) {
         let mut table = Table::new();
         table.set_header(["per second", "least", "median", "most"]);
-        let rows: [(&str, &[f64], fn(f64) -> String); 3] = [
-            ("allocations", &self.rates.allocs, thousands),
-            ("bytes allocated", &self.rates.alloc_bytes, |rate| bytes(rate as u64)),
-            ("calls to the system", &self.rates.os_calls, thousands),
-        ];
-        for (name, rates, show) in rows {
+        let names = ["allocations", "bytes allocated", "calls to the system"];
+        for (name, rates) in names.into_iter().zip([&self.rates.allocs, &self.rates.alloc_bytes, &self.rates.os_calls]) {
             let Some(estimate) = Estimate::of(rates.iter().copied()) else { return };
-            let ends = [rates.iter().copied().fold(f64::INFINITY, f64::min), rates.iter().copied().fold(0.0, f64::max)];
-            table.add_row([name.to_owned(), show(ends[0]), show(estimate.median), show(ends[1])]);
+            let (least, most) = (rates.iter().copied().fold(f64::INFINITY, f64::min), rates.iter().copied().fold(0.0, f64::max));
+            let shown = [least, estimate.median, most]
+                .map(|rate| if name.starts_with("bytes") { bytes(rate as u64) } else { thousands(rate) });
+            table.add_row([name.to_owned()].into_iter().chain(shown));
         }
         print_right(text, "Rates", "", table, format);
     }
