@@ -71,7 +71,8 @@ pub fn set_fuse(fuse: Fuse) {
     heap::configure(|options| options.fuse = fuse);
 }
 
-/// Changes whether the allocator says in lines of text what it is doing; from the next slow path on. The first line says what is in force.
+/// Changes whether the allocator says in lines of text what it is doing; from the next slow path on. The first line says what is in force. A
+/// line that is on its way when the trace is switched off is still written.
 ///
 /// # Examples
 ///

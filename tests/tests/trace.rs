@@ -14,7 +14,8 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_trace");
 fn play(scenario: &str, environment: &str) -> Ending {
     let ending = run(Command::new(PROGRAM).arg(scenario).env("FREESTONE", environment));
     assert_eq!(ending.code, Some(0), "{ending:#?}");
-    assert!(ending.out.ends_with("alive\n"), "{ending:#?}");
+    // A line that was on its way when the trace was switched off may follow.
+    assert!(ending.out.lines().any(|line| line == "alive"), "{ending:#?}");
     ending
 }
 
