@@ -149,6 +149,9 @@ pub struct Thresholds {
     /// Rounds of giving back per second. Default 5: a burst that goes back in the usual eight steps, ten a second, makes the heap smaller and so
     /// is none; who gives back in every second tick and gets no smaller works for nothing.
     pub purges_per_second: f64,
+    /// But not where fewer bytes than this go per second. Default 8 MiB: a third of a percent of a processor, if all of it is taken again. Below that
+    /// the rounds are many and small, and cost nothing worth a word.
+    pub purged_bytes_per_second: f64,
     /// The longest that a thread gave memory back at a stretch, in milliseconds. Default 10: the allocator's own slices end after 1 ms, and what a
     /// service promises its users seldom leaves room for ten.
     pub release_pause_ms: f64,
@@ -176,6 +179,7 @@ impl Thresholds {
     /// What the trace line goes by.
     pub const DEFAULT: Self = Self {
         purges_per_second: 5.0,
+        purged_bytes_per_second: (8_u32 << 20) as f64,
         release_pause_ms: 10.0,
         storm_per_live_block: 5_000.0,
         storm_allocations_per_second: 1e6,
@@ -311,7 +315,8 @@ pub fn find(vitals: &Vitals, thresholds: &Thresholds, found: impl FnMut(Anomaly)
 /// Rounds per second, unless at least half of what was given back stayed away: then memory falls, and should.
 fn purging(vitals: &Vitals, thresholds: &Thresholds) -> Option<Anomaly> {
     let fell = vitals.committed_before_bytes.saturating_sub(vitals.committed_bytes);
-    if fell >= vitals.given_back_bytes.div_ceil(2).max(1) {
+    let stays_away = fell >= vitals.given_back_bytes.div_ceil(2);
+    if stays_away || vitals.per_second(vitals.given_back_bytes) < thresholds.purged_bytes_per_second {
         return None;
     }
     Anomaly::above(Kind::Purging, vitals.per_second(vitals.release_rounds), thresholds.purges_per_second)
@@ -400,10 +405,19 @@ mod tests {
         let storm = |vitals: &mut Vitals, allocations, live| vitals.classes[CLASS] = ClassVitals { allocations, live };
         let cases: &[Case<'_>] = &[
             ("nothing happened", |_| {}, &[]),
-            ("five rounds", |v| v.release_rounds = 5, &[]),
-            ("six rounds", |v| v.release_rounds = 6, &[(Kind::Purging, 6.0)]),
-            ("53 rounds in ten seconds", |v| (v.interval, v.release_rounds) = (10 * SECOND, 53), &[(Kind::Purging, 5.3)]),
-            ("50 rounds in ten seconds", |v| (v.interval, v.release_rounds) = (10 * SECOND, 50), &[]),
+            ("five rounds", |v| (v.release_rounds, v.given_back_bytes) = (5, 8 * MIB), &[]),
+            ("six rounds", |v| (v.release_rounds, v.given_back_bytes) = (6, 8 * MIB), &[(Kind::Purging, 6.0)]),
+            ("a hundred rounds for a little", |v| (v.release_rounds, v.given_back_bytes) = (100, 8 * MIB - 1), &[]),
+            (
+                "53 rounds in ten seconds",
+                |v| (v.interval, v.release_rounds, v.given_back_bytes) = (10 * SECOND, 53, 80 * MIB),
+                &[(Kind::Purging, 5.3)],
+            ),
+            (
+                "50 rounds in ten seconds",
+                |v| (v.interval, v.release_rounds, v.given_back_bytes) = (10 * SECOND, 50, 80 * MIB),
+                &[],
+            ),
             (
                 "a burst of 64 MiB goes back in eight rounds",
                 |v| (v.release_rounds, v.given_back_bytes, v.committed_bytes) = (8, 64 * MIB, 448 * MIB),
@@ -448,7 +462,10 @@ mod tests {
             ("huge pages that stall", |v| v.huge_page_stalls = 2, &[(Kind::HugePageStalls, 2.0)]),
             (
                 "several at once, in the order of their kinds",
-                |v| (v.release_rounds, v.longest_release_ns, v.limit_exceeded) = (10, 30_000_000, 3),
+                |v| {
+                    (v.release_rounds, v.longest_release_ns, v.limit_exceeded) = (10, 30_000_000, 3);
+                    v.given_back_bytes = 20 * MIB;
+                },
                 &[(Kind::Purging, 10.0), (Kind::ReleasePause, 30.0), (Kind::LimitExceeded, 3.0)],
             ),
         ];
@@ -506,7 +523,8 @@ mod tests {
             (vitals.cached_bytes, vitals.limit_exceeded, vitals.huge_page_stalls) = (70 * MIB, 1, 1);
             vitals.classes[2] = ClassVitals { allocations: 2_000_000, live: 1 };
         });
-        let moved: [Move; 9] = [
+        let moved: [Move; 10] = [
+            (Kind::Purging, |t| t.purged_bytes_per_second = 31.0 * MIB as f64),
             (Kind::Purging, |t| t.purges_per_second = 7.0),
             (Kind::ReleasePause, |t| t.release_pause_ms = 12.0),
             (Kind::AllocationStorm, |t| t.storm_per_live_block = 2e6),

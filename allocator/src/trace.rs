@@ -137,8 +137,11 @@ impl Trace {
             return None;
         }
         let (next_ns, interval_ns) = (self.next_ns.load(Ordering::Relaxed), self.interval_ns.load(Ordering::Relaxed));
-        let ends_interval = now_ns >= next_ns;
+        // Most programs that are started in a trace are short: they have nothing to tell but who they are.
+        let is_first = self.is_new.load(Ordering::Relaxed);
+        let ends_interval = now_ns >= next_ns && !is_first;
         let following_ns = match next_ns + interval_ns {
+            _ if is_first => now_ns + interval_ns,
             _ if !ends_interval => next_ns,
             // In step, unless it has been missed.
             following_ns if following_ns > now_ns => following_ns,
@@ -149,7 +152,10 @@ impl Trace {
             return None;
         }
         self.next_ns.store(following_ns, Ordering::Relaxed);
-        Some(Turn { is_first: self.is_new.swap(false, Ordering::Relaxed), ends_interval })
+        if is_first {
+            self.is_new.store(false, Ordering::Relaxed);
+        }
+        Some(Turn { is_first, ends_interval })
     }
 
     /// The first line: who we are, and what was chosen.
@@ -306,9 +312,9 @@ impl Past {
             vitals.longest_release_ns = vitals.longest_release_ns.max(longest_ns[kind as usize]);
         }
         // An interval that is far too short, because two threads took turns shortly after each other, would make much of little; and the first
-        // has no beginning.
-        let is_whole = vitals.interval.as_nanos() as u64 * 2 >= trace.interval_ns.load(Ordering::Relaxed);
-        if is_whole && !is_first {
+        // may be the whole life of a parent.
+        let (took_ns, usual_ns) = (vitals.interval.as_nanos() as u64, trace.interval_ns.load(Ordering::Relaxed));
+        if took_ns * 2 >= usual_ns && (!is_first || took_ns <= usual_ns * 2) {
             anomaly::find(&vitals, &Thresholds::DEFAULT, |anomaly| found[anomaly.kind as usize] = Some(anomaly));
         }
         let mut line = trace.line("interval", later.at_ns);
@@ -611,7 +617,7 @@ mod tests {
                 assert_eq!(trace.take_turn(now_ns), None, "a turn is one thread's");
             }
         }
-        assert_eq!((first, ended), (1, vec![2_000, 3_000, 4_000, 5_000]));
+        assert_eq!((first, ended), (1, vec![3_000, 4_000, 5_000]));
         // Missed for long: not made up for.
         assert!(trace.take_turn(60 * SECOND_NS).is_some_and(|turn| turn.ends_interval));
         assert_eq!(trace.take_turn(60 * SECOND_NS + 1), None);
@@ -624,7 +630,7 @@ mod tests {
     #[test]
     fn it_begins_anew_when_it_is_changed_and_in_a_child() {
         let trace = Trace::new();
-        let begins = || trace.take_turn(100 * SECOND_NS).is_some_and(|turn| turn.is_first);
+        let begins = || trace.take_turn(100 * SECOND_NS).is_some_and(|turn| turn.is_first && !turn.ends_interval);
         trace.after_fork_in_child();
         assert!(!begins(), "there is no trace");
         for options in [
@@ -683,7 +689,7 @@ mod tests {
         let (trace, mut past, pauses) = (Trace::new(), Box::new(Past::new()), Box::new(Pauses::new()));
         trace.set(&on(Level::Anomalies, 1_000, 2));
         past.forget();
-        let mut moment = Snapshot { at_ns: 2 * SECOND_NS, ..Snapshot::empty() };
+        let mut moment = Snapshot { at_ns: 3 * SECOND_NS, ..Snapshot::empty() };
         (moment.allocations, moment.frees) = (100, 40);
         (moment.classes[2].allocations, moment.classes[2].frees) = (50_000_000, 50_000_000);
         let mut said = |moment: &Snapshot| {
@@ -693,9 +699,9 @@ mod tests {
             (line.unwrap_or_default(), found.iter().flatten().map(|anomaly| anomaly.kind).collect::<Vec<_>>())
         };
         let (line, found) = said(&moment);
-        assert!(line.contains(" t=2.000000 dt=2.000000 allocs=100 frees=40 "), "all that was before: {line}");
+        assert!(line.contains(" t=3.000000 dt=3.000000 allocs=100 frees=40 "), "all that was before: {line}");
         assert!(!line.contains("resident="), "{line}");
-        assert_eq!(found, [], "and no rate is made of it");
+        assert_eq!(found, [], "and not judged, where that is long");
         assert_eq!(said(&moment).0, "", "no time has passed");
         moment.at_ns += SECOND_NS;
         (moment.allocations, moment.frees) = (107, 40);

@@ -86,9 +86,8 @@ fn a_summary_says_what_happened() {
     assert_eq!(cells(&text, "live"), "1.00 MiB 300 MiB 100 MiB");
     assert_eq!(cells(&text, "committed"), "2.00 MiB 301 MiB 101 MiB");
     assert_eq!(cells(&text, "resident, files aside"), "3.00 MiB 302 MiB 102 MiB");
-    // The first interval is all that was before, and has no rate.
-    assert_eq!(cells(&text, "allocations"), "1,000 2,000 3,000");
-    assert_eq!(cells(&text, "bytes allocated"), "97.7 KiB 195 KiB 293 KiB");
+    assert_eq!(cells(&text, "allocations"), "1,000 2,500 1,000,000");
+    assert_eq!(cells(&text, "bytes allocated"), "97.7 KiB 244 KiB 95.4 MiB");
     assert_eq!(cells(&text, "calls to the system"), "3 3 3");
     assert!(text.contains("\n1,006,000 blocks were allocated, 0 freed; 2,000 live at the end.\n"), "{text}");
     assert!(text.contains("\n8 slow paths took more than 0.1 ms, the longest 2.50 ms.\n"), "{text}");
@@ -197,6 +196,10 @@ fn a_log_that_ends_in_the_middle_is_said_to() {
         text.contains("The log begins in the middle of its trace.") && text.starts_with("Process 12, 3.0 s in 3 intervals\n"),
         "{text}"
     );
+    // What happened before a trace began says nothing about a second.
+    let late = Log::new().start(12).0 + &Log::new().second(12, 1.0, 9_000_000, 1).0.replace("dt=1.0", "dt=3.0");
+    let text = stdout(&summed_up("trace-late", (late + &Log::new().second(12, 2.0, 5, 1).0).as_bytes()));
+    assert_eq!(cells(&text, "allocations"), "5 5 5");
     let text = stdout(&summed_up("trace-short", Log::new().start(12).0.as_bytes()));
     assert!(text.contains("No interval was told"), "{text}");
 }
@@ -210,7 +213,14 @@ fn of_many_processes_those_that_tell_the_most_are_shown() {
     log = log.second(20, 2.0, 1, 1);
     let text = stdout(&summed_up("trace-many", log.0.as_bytes()));
     assert_eq!(text.matches("Process ").count(), 8, "{text}");
-    assert!(text.contains("Process 20, ") && text.contains("And 12 shorter traces that are not shown."), "{text}");
+    assert!(
+        text.contains("Process 20, ") && text.contains("And 12 shorter traces not shown, 0 of them without an interval."),
+        "{text}"
+    );
+    // Some told nothing but who they were.
+    let text = stdout(&summed_up("trace-brief", Log::usual().start(30).start(31).0.as_bytes()));
+    assert_eq!(text.matches("Process ").count(), 2, "{text}");
+    assert!(text.contains("And 2 shorter traces not shown, 2 of them without an interval."), "{text}");
     // The same process begins again: a program that changed its trace, or another one with its number.
     let text = stdout(&summed_up("trace-again", Log::usual().start(12).second(12, 9.0, 1, 1).0.as_bytes()));
     assert_eq!(text.matches("Process 12, ").count(), 2, "{text}");

@@ -47,7 +47,7 @@ struct Trace {
     intervals: u64,
     /// Since the heap began, or the first line of a log that lacks the beginning.
     sums: Sums,
-    /// Of every interval but the first of a process, which has no beginning.
+    /// Of every interval, but for a first one that is long.
     rates: Rates,
     /// Of `live`, `committed` and `resident`.
     peaks: [u64; 3],
@@ -151,13 +151,20 @@ impl Log {
         // Those that tell the most, in the order in which they began.
         let mut order: Vec<usize> = (0..self.traces.len()).collect();
         order.sort_by_key(|&index| std::cmp::Reverse(self.traces[index].intervals));
-        order.truncate(SHOWN);
+        let told = self.traces.iter().filter(|trace| trace.intervals > 0).count();
+        order.truncate(told.clamp(1, SHOWN));
         order.sort_unstable();
+        let left = self.traces.len() - order.len();
         for index in order {
             self.traces[index].print(&mut text, format);
         }
-        if let Some(left) = self.traces.len().checked_sub(SHOWN).filter(|&left| left > 0) {
-            let _ = writeln!(text, "\nAnd {left} shorter trace{} that are not shown.", plural(left));
+        if left > 0 {
+            let _ = writeln!(
+                text,
+                "\nAnd {left} shorter trace{} not shown, {} of them without an interval.",
+                plural(left),
+                self.traces.len() - told.max(1)
+            );
         }
         if self.is_cut {
             let _ = writeln!(
@@ -204,9 +211,10 @@ impl Trace {
         for (peak, bytes) in self.peaks.iter_mut().zip([its.live, its.committed, its.resident.unwrap_or(0)]) {
             *peak = bytes.max(*peak);
         }
-        let is_first = self.start.is_some() && self.first.is_none();
+        // The first one may be the whole life of a process that was traced late.
+        let usual = self.start.as_ref().map_or(Duration::MAX, |start| start.trace_interval.saturating_mul(2));
         let seconds = its.dt.as_secs_f64();
-        if !is_first && seconds > 0.0 {
+        if seconds > 0.0 && (self.first.is_some() || its.dt <= usual) {
             self.rates.allocs.push(its.allocs as f64 / seconds);
             self.rates.alloc_bytes.push(its.alloc_bytes as f64 / seconds);
             self.rates.os_calls.push(its.os_calls as f64 / seconds);
