@@ -158,13 +158,18 @@ impl Log {
         for index in order {
             self.traces[index].print(&mut text, format);
         }
-        if left > 0 {
+        let silent = self.traces.len() - told.max(1);
+        if left > silent {
             let _ = writeln!(
                 text,
-                "\nAnd {left} shorter trace{} not shown, {} of them without an interval.",
-                plural(left),
-                self.traces.len() - told.max(1)
+                "\n{} shorter trace{} not shown.",
+                left - silent,
+                if left - silent == 1 { " is" } else { "s are" }
             );
+        }
+        if silent > 0 {
+            let _ =
+                writeln!(text, "\n{silent} more trace{} nothing but a beginning.", if silent == 1 { " tells" } else { "s tell" });
         }
         if self.is_cut {
             let _ = writeln!(
