@@ -388,6 +388,7 @@ impl Recorded<'_> {
 }
 
 fn totals(heap: &mut freestone::Snapshot, visit: &mut impl Visit) {
+    visit.u64(&mut heap.at_ns);
     visit.count(&mut heap.allocations);
     visit.count(&mut heap.frees);
     visit.u64(&mut heap.allocated_bytes);
@@ -434,6 +435,8 @@ fn events(events: &mut freestone::Events, visit: &mut impl Visit) {
         &mut events.record_births,
         &mut events.record_adoptions,
         &mut events.ticks,
+        &mut events.release_rounds,
+        &mut events.huge_page_pauses,
         &mut events.recalls,
         &mut events.background_starts,
         &mut events.samples,
