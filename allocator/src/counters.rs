@@ -3,7 +3,6 @@
 //! Counts only grow. Those of a thread's record have one writer, its thread; those of the heap are written by everybody.
 
 use crate::atomic::{AtomicU64, Ordering};
-use crate::histogram::Histogram;
 
 /// What is counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,15 +63,11 @@ impl Event {
 
 /// One count per event.
 #[derive(Debug)]
-pub(crate) struct Counters {
-    events: [AtomicU64; Event::COUNT],
-    /// How long refills took.
-    pub(crate) refills: Histogram,
-}
+pub(crate) struct Counters([AtomicU64; Event::COUNT]);
 
 impl Counters {
     pub(crate) const fn new() -> Self {
-        Self { events: [const { AtomicU64::new(0) }; Event::COUNT], refills: Histogram::new() }
+        Self([const { AtomicU64::new(0) }; Event::COUNT])
     }
 
     /// One more, from whichever thread.
@@ -80,20 +75,20 @@ impl Counters {
     pub(crate) fn count(&self, event: Event) {
         // Release: who sees this count also sees those that came before it, such as the birth before the death. Pairs with the Acquire in
         // `get`.
-        self.events[event as usize].fetch_add(1, Ordering::Release);
+        self.0[event as usize].fetch_add(1, Ordering::Release);
     }
 
     /// One more, from the only thread that ever writes here: no locked instruction.
     #[inline]
     pub(crate) fn count_alone(&self, event: Event) {
-        let count = &self.events[event as usize];
+        let count = &self.0[event as usize];
         // Relaxed: one writer, so nothing is lost between load and store. Release: as in `count`.
         count.store(count.load(Ordering::Relaxed) + 1, Ordering::Release);
     }
 
     pub(crate) fn get(&self, event: Event) -> u64 {
         // Acquire: see `count`.
-        self.events[event as usize].load(Ordering::Acquire)
+        self.0[event as usize].load(Ordering::Acquire)
     }
 }
 

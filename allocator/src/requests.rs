@@ -1,8 +1,8 @@
 //! Floor 3. What programs ask for, by samples: how much smaller than their blocks requests are.
 //!
 //! Nothing remembers what was asked for: a block's class is all that its free needs. But a slow path knows the request that brought the thread
-//! there, and requests that come to a slow path are as good as any: which one it is depends on how many came before. So slow paths note theirs,
-//! all of a thread's first ones, then every so many.
+//! there, and requests that come to a slow path are as good as any: which one it is depends on how many came before. So every so many slow paths
+//! note theirs, once a thread has had some.
 
 use crate::atomic::{AtomicU64, Ordering};
 use crate::size_class::SizeClass;
@@ -37,10 +37,10 @@ impl Sums {
 #[derive(Debug)]
 pub(crate) struct Requests([Sums; SizeClass::COUNT + 1]);
 
-/// The first so many slow paths of a thread note what was asked for …
-const ALL_BEFORE: u32 = 256;
-/// … then one of so many.
-const ONE_IN: u32 = 8;
+/// The first so many slow paths of a thread note nothing: small programs have no more, and are not to touch memory for it.
+const NONE_BEFORE: u32 = 128;
+/// Then one of so many does.
+const ONE_IN: u32 = 4;
 
 // Relaxed in the whole file: counts, which nobody expects to be of one moment.
 impl Requests {
@@ -50,7 +50,7 @@ impl Requests {
 
     /// Is a thread's slow path of this number one of those that note?
     pub(crate) fn is_sampled(entry: u32) -> bool {
-        entry < ALL_BEFORE || entry.is_multiple_of(ONE_IN)
+        entry >= NONE_BEFORE && entry.is_multiple_of(ONE_IN)
     }
 
     /// Somebody asked for so much less than a block of this class has; `None`: than its pages have.
@@ -90,8 +90,8 @@ mod tests {
     }
 
     #[test]
-    fn the_first_are_noted_and_then_one_of_eight() {
-        assert!((0..256).all(Requests::is_sampled));
-        assert_eq!((256..256 + 800).filter(|&entry| Requests::is_sampled(entry)).count(), 100);
+    fn the_first_are_not_noted_and_then_one_of_four_is() {
+        assert!(!(0..128).any(Requests::is_sampled));
+        assert_eq!((128..928).filter(|&entry| Requests::is_sampled(entry)).count(), 200);
     }
 }

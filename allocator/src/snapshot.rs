@@ -295,7 +295,7 @@ pub(crate) fn take_into(snapshot: &mut Snapshot, supply: &Supply, registry: &Reg
         snapshot.bytes.depot += entry.depot as usize * bytes;
         cached += entry.thread_cached as usize * bytes;
         entry.span_bytes = class.span_bytes();
-        entry.spans_by_free = central.spans_by_free();
+        entry.spans_by_free = supply.listed[class.index()].read();
         entry.requests = supply.requests.read(Some(class));
         // Holes are what the spans are without the blocks that are out.
         let (spans_bytes, out) = (entry.spans as usize * class.span_bytes(), central.out() as usize);
@@ -404,7 +404,7 @@ fn read_slow_paths(into: &mut [SlowPathSnapshot; SlowPath::COUNT], supply: &Supp
     let pauses = &supply.page_heap.pauses;
     pauses.pace.compare(os::now_ns(), os::cycles());
     for record in registry.records() {
-        record.counters.refills.add_to(&mut into[SlowPath::Refill as usize]);
+        record.refills.add_to(&mut into[SlowPath::Refill as usize]);
     }
     pauses.maps.add_to(&mut into[SlowPath::Map as usize]);
     pauses.releases.add_to(&mut into[SlowPath::Release as usize]);

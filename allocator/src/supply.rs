@@ -13,7 +13,7 @@ use crate::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::central::class_at;
 use crate::central::seed::Seed;
 use crate::central::within::class_of_span;
-use crate::central::{Central, Ground, inspect, inspect_all, whole_record};
+use crate::central::{Central, Ground, Listed, inspect, inspect_all, whole_record};
 use crate::config::{
     DEPOT_CHARGE_BYTES_MIN, DEPOT_LEND_MIN_BYTES, DEPOT_SLOT_BYTES, DEPOT_SLOTS, IDLE_TICKS, LEASE_BYTES, LEND_LIVE_SHARE,
     MAGAZINE_BLOCKS_MAX, MAGAZINE_BLOCKS_MIN, STACK_BLOCKS_MIN, STACK_BYTES_TARGET, STACK_FIRST_BYTES, UNSIZED,
@@ -21,6 +21,7 @@ use crate::config::{
 use crate::counters::{Counters, Event};
 use crate::depot::Depot;
 use crate::fatal::{Misuse, misuse};
+use crate::histogram::Histogram;
 use crate::large::Large;
 use crate::magazine::{CAPACITIES, Magazine, ZEROED, capacity_index};
 use crate::meta::Meta;
@@ -61,8 +62,9 @@ pub(crate) struct Supply {
     pub(crate) large: Large,
     pub(crate) direct: Direct,
     pub(crate) sampling: Sampling,
-    pub(crate) requests: Requests,
     depots: [Depot; SizeClass::COUNT],
+    pub(crate) requests: Requests,
+    pub(crate) listed: [Listed; SizeClass::COUNT],
     #[cfg(freestone_c)]
     pub(crate) zero: ZeroBlocks,
 }
@@ -177,6 +179,7 @@ impl Supply {
             page_heap: PageHeap::new(),
             sampling: Sampling::new(),
             requests: Requests::new(),
+            listed: [const { Listed::new() }; SizeClass::COUNT],
             large: Large::new(),
             direct: Direct {
                 allocations: [const { AtomicU64::new(0) }; SizeClass::COUNT],
@@ -200,7 +203,7 @@ impl Supply {
     }
 
     fn ground(&self) -> Ground<'_> {
-        Ground { page_heap: &self.page_heap, meta: &self.meta, seed: &self.seed }
+        Ground { page_heap: &self.page_heap, meta: &self.meta, seed: &self.seed, listed: &self.listed }
     }
 
     pub(crate) fn set_check_every_exchange(&self, every: bool) {
@@ -316,7 +319,7 @@ impl Supply {
 
     /// Puts blocks into `room`, from its end downwards; says how many. Zero: no memory, even after giving back what lies idle. `counters` are
     /// the calling thread's.
-    pub(crate) fn refill(&self, class: SizeClass, room: &mut [*mut u8], counters: &Counters) -> usize {
+    pub(crate) fn refill(&self, class: SizeClass, room: &mut [*mut u8], counters: &Counters, refills: &Histogram) -> usize {
         counters.count_alone(Event::Refill);
         if class.shape() == Shape::Whole {
             let got = self.refill_untimed(class, room);
@@ -325,7 +328,7 @@ impl Supply {
         }
         let pauses = &self.page_heap.pauses;
         let (got, cycles) = pauses.time(PauseKind::Central, room.len() * class.bytes(), || self.refill_untimed(class, room));
-        counters.refills.note_alone(pauses.pace.ns(cycles));
+        refills.note_alone(pauses.pace.ns(cycles));
         probes::refill(class.bytes(), got);
         got
     }

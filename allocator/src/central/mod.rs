@@ -48,6 +48,33 @@ pub(crate) struct Ground<'a> {
     pub(crate) page_heap: &'a PageHeap,
     pub(crate) meta: &'a Meta,
     pub(crate) seed: &'a Seed,
+    pub(crate) listed: &'a [Listed; SizeClass::COUNT],
+}
+
+/// How many spans of a class are on each of its lists: for readers without the lock. Apart from what the lock guards, because small programs have
+/// no spans, and are not to touch a page for it.
+pub(crate) struct Listed([AtomicU32; LISTS]);
+
+// Relaxed: written under the class's lock; readers only want a count.
+impl Listed {
+    pub(crate) const fn new() -> Self {
+        Self([const { AtomicU32::new(0) }; LISTS])
+    }
+
+    fn gain(&self, list: u8) {
+        let count = &self.0[usize::from(list)];
+        count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    fn lose(&self, list: u8) {
+        let count = &self.0[usize::from(list)];
+        count.store(count.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
+    }
+
+    /// Spans of many blocks that have free ones in central: with one, with two or three, with four to seven …
+    pub(crate) fn read(&self) -> [u32; LISTS] {
+        core::array::from_fn(|list| self.0[list].load(Ordering::Relaxed))
+    }
 }
 
 /// Lists of a class: the last is for spans with 1024 free blocks and more.
@@ -59,10 +86,6 @@ struct Spans {
     heads: [u32; LISTS],
     /// Bit n: is there a span on list n?
     occupied: u16,
-    /// Spans on each list.
-    listed: [u32; LISTS],
-    /// That has changed since it was published.
-    is_moved: bool,
 }
 
 /// One class.
@@ -72,17 +95,14 @@ pub(crate) struct Central {
     out: AtomicU64,
     /// Spans of this class, partial and full.
     span_count: AtomicUsize,
-    /// [`Spans::listed`], for readers without the lock.
-    listed: [AtomicU32; LISTS],
 }
 
 impl Central {
     pub(crate) const fn new() -> Self {
         Self {
-            spans: Combining::new(Lock::new(Rank::Central, Spans::NONE)),
+            spans: Combining::new(Lock::new(Rank::Central, Spans { heads: [0; LISTS], occupied: 0 })),
             out: AtomicU64::new(0),
             span_count: AtomicUsize::new(0),
-            listed: [const { AtomicU32::new(0) }; LISTS],
         }
     }
 
@@ -167,22 +187,6 @@ impl Central {
         self.span_count.load(Ordering::Relaxed)
     }
 
-    /// Spans of many blocks that have free ones here: with one, with two or three, with four to seven … An estimate where a span moves just now.
-    pub(crate) fn spans_by_free(&self) -> [u32; LISTS] {
-        // Relaxed: as above.
-        core::array::from_fn(|list| self.listed[list].load(Ordering::Relaxed))
-    }
-
-    /// Shows readers how many spans are on which list. Under the lock.
-    fn publish(&self, spans: &mut Spans) {
-        if core::mem::take(&mut spans.is_moved) {
-            for (shown, &listed) in self.listed.iter().zip(&spans.listed) {
-                // Relaxed: written under the lock; readers only want a count.
-                shown.store(listed, Ordering::Relaxed);
-            }
-        }
-    }
-
     pub(crate) fn before_fork(&self) {
         self.spans.before_fork();
     }
@@ -220,7 +224,6 @@ impl Central {
         }
         // Relaxed: written under the lock; readers only want a count.
         self.out.store(self.out.load(Ordering::Relaxed) + got as u64, Ordering::Relaxed);
-        self.publish(spans);
         got
     }
 
@@ -267,7 +270,6 @@ impl Central {
         }
         // Relaxed: as in `refill_locked`.
         self.out.store(self.out.load(Ordering::Relaxed) - blocks.len() as u64, Ordering::Relaxed);
-        self.publish(spans);
     }
 
     /// A span got blocks back: it moves to another list, or ends.
@@ -381,7 +383,6 @@ impl Central {
             &mut 0,
             |spans| {
                 let released = self.end_claim(spans, claimed, purged, class, ground);
-                self.publish(spans);
                 released
             },
             |spans, magazine| {
@@ -470,8 +471,6 @@ impl Central {
 }
 
 impl Spans {
-    const NONE: Self = Self { heads: [0; LISTS], occupied: 0, listed: [0; LISTS], is_moved: false };
-
     /// The fullest span that has free blocks.
     fn fullest(&self) -> Option<PageIndex> {
         if self.occupied == 0 {
@@ -488,8 +487,7 @@ impl Spans {
             return;
         }
         self.unlist(page, record, ground);
-        self.listed[usize::from(list)] += 1;
-        self.is_moved = true;
+        ground.listed[record.class().index()].gain(list);
         let head = &mut self.heads[usize::from(list)];
         let next = core::mem::replace(head, page.0 + 1);
         record.list.store(list + 1, Ordering::Relaxed);
@@ -505,8 +503,7 @@ impl Spans {
     /// Takes a span off its list, if it is on one.
     fn unlist(&mut self, page: PageIndex, record: &PageRecord, ground: Ground<'_>) {
         let Some(list) = record.list.load(Ordering::Relaxed).checked_sub(1) else { return };
-        self.listed[usize::from(list)] -= 1;
-        self.is_moved = true;
+        ground.listed[record.class().index()].lose(list);
         let (next, previous) = (record.next.load(Ordering::Relaxed), record.previous.load(Ordering::Relaxed));
         if let Some(next) = next.checked_sub(1) {
             // SAFETY: a span on a list exists.

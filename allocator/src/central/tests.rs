@@ -6,6 +6,7 @@ struct Heap {
     page_heap: PageHeap,
     meta: Meta,
     seed: Seed,
+    listed: [Listed; SizeClass::COUNT],
     centrals: Vec<Central>,
 }
 
@@ -15,13 +16,14 @@ fn heap() -> &'static Heap {
         page_heap: PageHeap::new(),
         meta: Meta::new(),
         seed: Seed::new(),
+        listed: [const { Listed::new() }; SizeClass::COUNT],
         centrals: (0..SizeClass::COUNT).map(|_| Central::new()).collect(),
     }))
 }
 
 impl Heap {
     fn ground(&self) -> Ground<'_> {
-        Ground { page_heap: &self.page_heap, meta: &self.meta, seed: &self.seed }
+        Ground { page_heap: &self.page_heap, meta: &self.meta, seed: &self.seed, listed: &self.listed }
     }
 
     fn refill(&self, class: SizeClass, wanted: usize) -> Vec<*mut u8> {

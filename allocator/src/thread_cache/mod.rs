@@ -13,6 +13,7 @@ use crate::atomic::{AtomicPtr, Ordering, compiler_fence};
 use crate::config::IDLE_ENTRIES;
 use crate::counters::{Counters, Event};
 use crate::fatal::misuse;
+use crate::histogram::Histogram;
 use crate::os;
 use crate::probes;
 use crate::size_class::{Shape, SizeClass};
@@ -61,6 +62,10 @@ impl Household for Record {
     #[inline]
     fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    fn refills(&self) -> &Histogram {
+        &self.refills
     }
 
     fn entry(&self) -> u32 {
@@ -195,7 +200,7 @@ impl Record {
             Some(kept) => kept.as_ptr(),
             None => {
                 let mut room = [core::ptr::null_mut()];
-                if supply.refill(class, &mut room, &self.counters) == 0 {
+                if supply.refill(class, &mut room, &self.counters, &self.refills) == 0 {
                     return None;
                 }
                 room[0]

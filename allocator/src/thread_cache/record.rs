@@ -9,6 +9,7 @@ use core::ptr::NonNull;
 use crate::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::config::{BUDGET_AT_BIRTH_BYTES, BUDGET_EARNED_PER_BYTES, BUDGET_MAX_BYTES, IDLE_TICKS, LEASE_BYTES, LEND_MIN_BYTES};
 use crate::counters::{Counters, Tally};
+use crate::histogram::Histogram;
 use crate::limit::Patience;
 use crate::size_class::{SLOT_WORDS, Shape, SizeClass};
 use crate::slot::{ColdSlot, SlotCounts, SplitSlot, StackSlot};
@@ -118,6 +119,8 @@ pub(crate) enum Life {
 pub(crate) struct Record {
     hot: HotSlots,
     pub(crate) counters: Counters,
+    /// How long refills took.
+    pub(crate) refills: Histogram,
     pub(crate) older: AtomicPtr<Record>,
     pub(crate) pooled_before: AtomicPtr<Record>,
     /// The kernel's number of the owner; 0: it has ended.
@@ -160,15 +163,15 @@ pub(crate) struct Record {
     patience_level_ns: AtomicU64,
     /// See [`patience_level_ns`](Self::patience_level_ns).
     patience_last_ns: AtomicU64,
-    /// Blocks beyond the classes.
-    pub(crate) large: Tally,
-    /// Sampled blocks, which [`Sampling`](crate::sampling::Sampling) counts as well.
-    pub(crate) sampled: Tally,
     /// By class, and last: the end of a record is not touched by programs without large blocks.
     cold: [ColdSlot; SizeClass::INLINE_COUNT],
     /// Bytes of whole blocks that are kept.
     whole_held: AtomicUsize,
     whole: [WholeSlot; WHOLE_COUNT],
+    /// Blocks beyond the classes.
+    pub(crate) large: Tally,
+    /// Sampled blocks, which [`Sampling`](crate::sampling::Sampling) counts as well.
+    pub(crate) sampled: Tally,
 }
 
 // Relaxed in the whole file unless said otherwise: the owner is the only writer, or while it sleeps who takes what it cached (I-recall); what

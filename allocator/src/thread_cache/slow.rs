@@ -11,6 +11,7 @@ use core::ptr::{self, NonNull};
 use crate::atomic::Ordering;
 use crate::config::{EXCHANGE_CHECK_PERIOD, MAGAZINE_BLOCKS_MIN, STACK_ARMED, STACK_ARMED_CHECKED, STACK_CHECK_BLOCKS};
 use crate::counters::{Counters, Event};
+use crate::histogram::Histogram;
 use crate::magazine::{Magazine, entries_of};
 use crate::probes;
 use crate::size_class::{Shape, SizeClass};
@@ -29,6 +30,8 @@ pub(crate) trait Household {
     fn earn(&self, bytes: usize);
     /// Where the thread's doings are counted.
     fn counters(&self) -> &Counters;
+    /// Where it is counted how long its refills take.
+    fn refills(&self) -> &Histogram;
     /// The number of the present slow entry.
     fn entry(&self) -> u32;
 }
@@ -289,7 +292,7 @@ fn replenish(hot: &SplitSlot, cold: &ColdSlot, class: SizeClass, household: &imp
         let Some(mut magazine) = resized(cold.take_alloc_magazine(), depth, supply) else { return false };
         // Slow start: as many as there may be by now. Central may give fewer.
         let wanted = depth.min(magazine.capacity());
-        let got = supply.refill(class, &mut magazine.room()[..wanted], household.counters());
+        let got = supply.refill(class, &mut magazine.room()[..wanted], household.counters(), household.refills());
         magazine.set_range(wanted - got, got);
         household.earn(got * class.bytes());
         cold.gained(got);
@@ -466,7 +469,7 @@ pub(crate) fn refill_stack(
                 // Half of what it may hold, so that the next free finds room; but a cache line at least, or two threads that are new write to the same.
                 let wanted = (depth / 2).max((LINE_BYTES / class.bytes()).max(1)).min(magazine.capacity());
                 let room = &mut magazine.room()[..wanted];
-                let got = supply.refill(class, room, household.counters());
+                let got = supply.refill(class, room, household.counters(), household.refills());
                 room.copy_within(wanted - got.., 0);
                 got
             }
