@@ -69,6 +69,8 @@
 pub mod adaptive;
 pub mod assert;
 mod init;
+#[cfg(feature = "json")]
+pub mod json;
 mod ledger;
 pub mod pressure;
 mod process;
