@@ -72,6 +72,9 @@ mod init;
 #[cfg(feature = "json")]
 pub mod json;
 mod ledger;
+pub mod metrics;
+#[cfg(feature = "openmetrics")]
+pub mod openmetrics;
 pub mod pressure;
 mod process;
 mod rates;

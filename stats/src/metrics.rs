@@ -1,0 +1,539 @@
+//! The metrics as data: one table of what there is, from which every exporter, the page `docs/metrics.md` and the tests of the dashboard are made.
+//!
+//! ```
+//! use freestone_stats::metrics::{self, Reading, Value};
+//!
+//! let reading = Reading::now();
+//! for metric in metrics::all() {
+//!     for sample in metric.samples(&reading) {
+//!         if let Value::Count(count) = sample.value {
+//!             println!("{} {:?} {count}", metric.name, sample.labels);
+//!         }
+//!     }
+//! }
+//! ```
+//!
+//! Names follow Prometheus: a prefix of one word, base units, `_total` behind counters, and the sum over a family's labels means something:
+//! its help says what. Beside each stands its name in OpenTelemetry. No value is ever NaN or infinite, and counters never fall, whatever was
+//! going on while they were read. A limit that is not set, and what the kernel does not say, is not there rather than zero.
+//!
+//! # What a scrape costs
+//!
+//! A [`Reading`] takes what [`crate::snapshot()`] does, some ten microseconds. Only `freestone_process_resident_bytes` would cost more: the kernel
+//! walks the page tables for it, some 10 ms for every 4 GiB. So that is read again at the earliest after 2,000 times as long as it took,
+//! which is 0.05 % of one processor however large the process and however often somebody scrapes; `freestone_process_age_seconds` says how old it is.
+
+use std::borrow::Cow;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use freestone::{Events, PauseKind};
+
+use crate::{Ledger, Part, Process, Snapshot, snapshot};
+
+/// A family of numbers.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Metric {
+    /// Its name in Prometheus, unit and `_total` included.
+    pub name: &'static str,
+    /// What is counted.
+    pub unit: Unit,
+    /// How it moves.
+    pub kind: Kind,
+    /// What it says, in a sentence.
+    pub help: &'static str,
+    /// The labels that tell its samples apart.
+    pub labels: &'static [&'static str],
+    /// The same in OpenTelemetry.
+    pub otel: Otel,
+    read: fn(&Reading, &mut Samples),
+}
+
+/// A metric's name and unit in OpenTelemetry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Otel {
+    /// With dots.
+    pub name: &'static str,
+    /// In the notation of UCUM. `1` is for states, which do not add up.
+    pub unit: &'static str,
+    /// The attributes that the labels are called there, in their order.
+    pub attributes: &'static [&'static str],
+}
+
+/// What a metric counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Unit {
+    /// Bytes.
+    Bytes,
+    /// Seconds.
+    Seconds,
+    /// Things, or nothing at all.
+    None,
+}
+
+impl Unit {
+    /// As it ends a name: empty for [`Unit::None`].
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Bytes => "bytes",
+            Self::Seconds => "seconds",
+            Self::None => "",
+        }
+    }
+}
+
+/// How a metric moves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Kind {
+    /// Up only.
+    Counter,
+    /// Up and down.
+    Gauge,
+    /// As many counters as it has buckets.
+    Histogram,
+    /// Always 1: what it says is in its labels.
+    Info,
+}
+
+impl Kind {
+    /// As `# TYPE` says it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+            Self::Info => "info",
+        }
+    }
+}
+
+/// One number of a family, or one histogram.
+#[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
+pub struct Sample {
+    /// A value for each of [`Metric::labels`], in the same order.
+    pub labels: Vec<(&'static str, Cow<'static, str>)>,
+    /// The number.
+    pub value: Value,
+}
+
+/// What a sample says.
+#[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
+pub enum Value {
+    /// Of counters, and 1 of an info.
+    Count(u64),
+    /// Of gauges. Only *unexplained* can be negative.
+    Amount(i64),
+    /// Of gauges that count time.
+    Seconds(f64),
+    /// Of histograms.
+    Histogram(Histogram),
+}
+
+/// How many were how large.
+#[derive(Clone, PartialEq, Debug, Default)]
+#[non_exhaustive]
+pub struct Histogram {
+    /// The upper end of each bucket, which belongs to it, and how many fell into it and no lower one. The last end is infinite.
+    pub buckets: Vec<(f64, u64)>,
+    /// How many there were: the sum of the buckets.
+    pub count: u64,
+    /// How large all of them are together.
+    pub sum: f64,
+}
+
+/// What all metrics are read from: a snapshot, and what the kernel said of the process, not too long ago.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    snapshot: Snapshot,
+    process: Option<Arc<Process>>,
+    process_age: Duration,
+}
+
+impl Reading {
+    /// Reads now. Counters are never below those of an earlier reading in this process.
+    #[must_use]
+    pub fn now() -> Self {
+        let mut snapshot = snapshot();
+        never_back(&mut snapshot.heap);
+        let (process, process_age) = recent_process().unzip();
+        Self { snapshot, process, process_age: process_age.unwrap_or_default() }
+    }
+
+    /// What a snapshot says; families that need more than that have no samples.
+    #[must_use]
+    pub fn of(snapshot: Snapshot) -> Self {
+        Self { snapshot, process: None, process_age: Duration::ZERO }
+    }
+
+    /// The snapshot that it is of.
+    #[must_use]
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+}
+
+/// Everything that there is to export.
+#[must_use]
+pub fn all() -> &'static [Metric] {
+    ALL
+}
+
+impl Metric {
+    /// The numbers of this family, each with other labels. Empty where there is nothing to say: a limit that is not set.
+    #[must_use]
+    pub fn samples(&self, reading: &Reading) -> Vec<Sample> {
+        let mut samples = Samples { keys: self.labels, samples: Vec::new() };
+        (self.read)(reading, &mut samples);
+        samples.samples
+    }
+}
+
+/// Where the functions of the table put what they read.
+struct Samples {
+    keys: &'static [&'static str],
+    samples: Vec<Sample>,
+}
+
+impl Samples {
+    fn put<const N: usize>(&mut self, labels: [Cow<'static, str>; N], value: Value) {
+        debug_assert_eq!(labels.len(), self.keys.len());
+        self.samples.push(Sample { labels: self.keys.iter().copied().zip(labels).collect(), value });
+    }
+
+    fn count(&mut self, count: u64) {
+        self.put([], Value::Count(count));
+    }
+
+    fn count_of(&mut self, label: &'static str, count: u64) {
+        self.put([label.into()], Value::Count(count));
+    }
+
+    fn amount(&mut self, amount: u64) {
+        self.put([], Value::Amount(signed(amount)));
+    }
+
+    fn amount_of(&mut self, label: &'static str, amount: u64) {
+        self.put([label.into()], Value::Amount(signed(amount)));
+    }
+}
+
+fn signed(amount: u64) -> i64 {
+    i64::try_from(amount).unwrap_or(i64::MAX)
+}
+
+macro_rules! table {
+    ($($name:literal, $unit:ident $kind:ident, $otel:literal $otel_unit:literal, [$($label:literal = $attribute:literal),*], $help:literal, $read:expr;)*) => {
+        &[$(Metric {
+            name: $name,
+            unit: Unit::$unit,
+            kind: Kind::$kind,
+            help: $help,
+            labels: &[$($label),*],
+            otel: Otel { name: $otel, unit: $otel_unit, attributes: &[$($attribute),*] },
+            read: $read,
+        }),*]
+    };
+}
+
+#[rustfmt::skip]
+static ALL: &[Metric] = table! {
+    "freestone_memory_bytes", Bytes Gauge, "freestone.memory.used" "By", ["class" = "freestone.memory.class"],
+        "What the heap holds, by what it is; the sum is all that can be resident of it.", memory;
+    "freestone_released_bytes", Bytes Gauge, "freestone.memory.released" "By", [],
+        "Address space of the heap without memory: given back, or never touched.", |now, to| to.amount(now.heap().bytes.released as u64);
+    "freestone_mapped_bytes", Bytes Gauge, "freestone.memory.mapped" "By", [],
+        "All address space of the heap: what it holds, and what is released.", |now, to| to.amount(now.heap().bytes.reserved() as u64);
+
+    "freestone_allocations_total", None Counter, "freestone.memory.allocations" "{allocation}", [],
+        "Blocks allocated.", |now, to| to.count(now.heap().allocations);
+    "freestone_frees_total", None Counter, "freestone.memory.deallocations" "{allocation}", [],
+        "Blocks freed.", |now, to| to.count(now.heap().frees);
+    "freestone_allocated_bytes_total", Bytes Counter, "freestone.memory.allocated" "By", [],
+        "Bytes allocated, at block size.", |now, to| to.count(now.heap().allocated_bytes);
+    "freestone_freed_bytes_total", Bytes Counter, "freestone.memory.freed" "By", [],
+        "Bytes freed, at block size.", |now, to| to.count(now.heap().freed_bytes);
+    "freestone_allocation_size_bytes", Bytes Histogram, "freestone.memory.allocation.size" "By", [],
+        "Sizes of blocks allocated.", |now, to| to.put([], sizes(now.heap(), Side::Allocations));
+    "freestone_free_size_bytes", Bytes Histogram, "freestone.memory.deallocation.size" "By", [],
+        "Sizes of blocks freed; allocations minus frees, bucket by bucket, are the sizes of what lives.", |now, to| to.put([], sizes(now.heap(), Side::Frees));
+
+    "freestone_memory_limit_bytes", Bytes Gauge, "freestone.memory.limit" "By", [],
+        "The soft limit, on what the process has resident without files; not there if there is none.", |now, to| limit(now.heap().limits.memory_limit, to);
+    "freestone_hard_limit_bytes", Bytes Gauge, "freestone.memory.hard_limit" "By", [],
+        "The hard limit, on what the heap holds for blocks; not there if there is none.", |now, to| limit(now.heap().limits.hard_limit, to);
+    "freestone_held_bytes", Bytes Gauge, "freestone.memory.held" "By", [],
+        "What the heap holds for blocks, in use, cached or free but not given back.", |now, to| to.amount(now.heap().limits.held as u64);
+    "freestone_limit_assists_total", None Counter, "freestone.limit.assists" "{assist}", [],
+        "Times that a thread gave memory back because it took some above the soft limit.", |now, to| to.count(now.heap().limits.assists);
+    "freestone_limit_exceeded_total", None Counter, "freestone.limit.exceeded" "{excess}", [],
+        "Times that the heap grew over the soft limit because nothing could be given back in time.", |now, to| to.count(now.heap().limits.exceeded);
+    "freestone_fuse_trips_total", None Counter, "freestone.limit.fuse_trips" "{trip}", [],
+        "Times that 95 % of the hard limit were reached.", |now, to| to.count(now.heap().limits.fuse_trips);
+
+    "freestone_exchanges_total", None Counter, "freestone.exchanges" "{exchange}", [],
+        "Times that a thread's two arrays of a class changed places.", |now, to| to.count(now.events().exchanges);
+    "freestone_refills_total", None Counter, "freestone.refills" "{refill}", [],
+        "Times that a thread got blocks from central.", |now, to| to.count(now.events().refills);
+    "freestone_flushes_total", None Counter, "freestone.flushes" "{flush}", [],
+        "Times that blocks went to central.", |now, to| to.count(now.events().flushes);
+    "freestone_depot_takes_total", None Counter, "freestone.depot.takes" "{magazine}", [],
+        "Magazines taken from depots.", |now, to| to.count(now.events().depot_takes);
+    "freestone_depot_puts_total", None Counter, "freestone.depot.puts" "{magazine}", [],
+        "Magazines left in depots.", |now, to| to.count(now.events().depot_puts);
+    "freestone_spans", None Gauge, "freestone.spans" "{span}", [],
+        "Spans that hold blocks of a size class.", |now, to| to.amount(now.heap().classes.iter().map(|class| class.spans).fold(0, u64::saturating_add));
+    "freestone_span_births_total", None Counter, "freestone.span.births" "{span}", [],
+        "Spans that began to hold blocks.", |now, to| to.count(now.events().span_births);
+    "freestone_span_deaths_total", None Counter, "freestone.span.deaths" "{span}", [],
+        "Spans that went back to the page heap.", |now, to| to.count(now.events().span_deaths);
+    "freestone_samples_total", None Counter, "freestone.samples" "{allocation}", [],
+        "Blocks allocated that were sampled.", |now, to| to.count(now.events().samples);
+    "freestone_dropped_frees_total", None Counter, "freestone.dropped_frees" "{allocation}", [],
+        "Blocks lost because a signal handler freed them in the middle of an allocation.", |now, to| to.count(now.events().dropped);
+
+    "freestone_os_calls_total", None Counter, "freestone.os.calls" "{call}", ["call" = "freestone.os.call"],
+        "Calls to the operating system; the sum is all of them.", os_calls;
+    "freestone_os_refusals_total", None Counter, "freestone.os.refusals" "{call}", [],
+        "Calls that the operating system refused.", |now, to| to.count(now.events().refusals);
+    "freestone_given_back_bytes_total", Bytes Counter, "freestone.memory.given_back" "By", ["by" = "freestone.memory.given_back.by"],
+        "Memory given back to the operating system; the sum is all of it.", given_back;
+    "freestone_ticks_total", None Counter, "freestone.ticks" "{tick}", [],
+        "Times that somebody looked whether memory should go back.", |now, to| to.count(now.events().ticks);
+    "freestone_recalls_total", None Counter, "freestone.recalls" "{cache}", [],
+        "Caches of sleeping threads that were taken.", |now, to| to.count(now.events().recalls);
+
+    "freestone_thread_records", None Gauge, "freestone.thread.records" "{record}", ["state" = "freestone.thread.state"],
+        "Thread caches, of threads that live and of ended ones that wait for the next; the sum is all.", thread_records;
+    "freestone_background_thread", None Gauge, "freestone.background_thread" "1", [],
+        "1 if there is a thread that gives memory back, else 0.", |now, to| to.amount(u64::from(now.heap().background_thread));
+    "freestone_approximate", None Gauge, "freestone.approximate" "1", [],
+        "1 if threads were so busy that these numbers may not fit each other exactly, else 0.", |now, to| to.amount(u64::from(now.heap().approximate));
+
+    "freestone_process_resident_bytes", Bytes Gauge, "freestone.process.resident" "By", ["line" = "freestone.process.line"],
+        "What the process has in memory, by whose it is; the sum is its resident set.", process_resident;
+    "freestone_process_age_seconds", Seconds Gauge, "freestone.process.age" "s", [],
+        "How long ago freestone_process_resident_bytes was read: it is not, more often than it is cheap.", process_age;
+    "freestone_info", None Info, "freestone.info" "1", ["version" = "freestone.version", "page_size" = "freestone.page_size", "features" = "freestone.features"],
+        "The version of Freestone, bytes of a page of the operating system, and features of freestone-stats.", info;
+};
+
+impl Reading {
+    fn heap(&self) -> &freestone::Snapshot {
+        &self.snapshot.heap
+    }
+
+    fn events(&self) -> &Events {
+        &self.snapshot.heap.events
+    }
+}
+
+fn memory(now: &Reading, to: &mut Samples) {
+    let ledger = Ledger { snapshot: now.snapshot.clone(), process: Process::default() };
+    for line in ledger.lines().iter().filter(|line| line.part == Part::Heap) {
+        to.put([line.key.into()], Value::Amount(line.bytes));
+    }
+}
+
+fn limit(limit: Option<usize>, to: &mut Samples) {
+    if let Some(bytes) = limit {
+        to.amount(bytes as u64);
+    }
+}
+
+fn os_calls(now: &Reading, to: &mut Samples) {
+    let events = now.events();
+    to.count_of("map", events.maps);
+    to.count_of("unmap", events.unmaps);
+    to.count_of("purge", events.purges);
+    to.count_of("advise", events.advices);
+    to.count_of("move", events.moves);
+}
+
+fn given_back(now: &Reading, to: &mut Samples) {
+    for (by, kind) in [("release", PauseKind::Release), ("assist", PauseKind::Assist), ("request", PauseKind::ReleaseAll)] {
+        to.count_of(by, now.heap().pauses[kind as usize].bytes);
+    }
+}
+
+fn thread_records(now: &Reading, to: &mut Samples) {
+    let pooled = now.heap().thread_records_pooled;
+    to.amount_of("in_use", now.heap().thread_records.saturating_sub(pooled) as u64);
+    to.amount_of("waiting", pooled as u64);
+}
+
+fn process_resident(now: &Reading, to: &mut Samples) {
+    for line in now.process.iter().flat_map(|process| process.lines()).filter(|line| line.part == Part::Resident) {
+        to.put([line.key.into()], Value::Amount(line.bytes));
+    }
+}
+
+fn process_age(now: &Reading, to: &mut Samples) {
+    if now.process.is_some() {
+        to.put([], Value::Seconds(now.process_age.as_secs_f64()));
+    }
+}
+
+fn info(_: &Reading, to: &mut Samples) {
+    let features = [
+        ("json", cfg!(feature = "json")),
+        ("openmetrics", cfg!(feature = "openmetrics")),
+        ("metrics", cfg!(feature = "metrics")),
+        ("http", cfg!(feature = "http")),
+        ("recorder", cfg!(feature = "recorder")),
+    ];
+    let features: Vec<&str> = features.iter().filter(|(_, is_on)| *is_on).map(|(name, _)| *name).collect();
+    to.put([env!("CARGO_PKG_VERSION").into(), page_bytes().to_string().into(), features.join(",").into()], Value::Count(1));
+}
+
+/// The operating system's pages.
+fn page_bytes() -> i64 {
+    // SAFETY: `sysconf` only reads; it takes any number.
+    unsafe { libc::sysconf(libc::_SC_PAGESIZE) }
+}
+
+#[derive(Clone, Copy)]
+enum Side {
+    Allocations,
+    Frees,
+}
+
+/// Powers of two up to the largest size class, and what is beyond the classes. A block counts as what it is, which is at least what was asked for.
+fn sizes(heap: &freestone::Snapshot, side: Side) -> Value {
+    let largest = heap.classes.iter().map(|class| class.block_bytes as u64).max().unwrap_or(0);
+    let ends = std::iter::successors(Some(8_u64), |end| end.checked_mul(2)).take_while(|&end| end < largest.saturating_mul(2));
+    let mut histogram = Histogram { buckets: ends.map(|end| (end as f64, 0)).collect(), ..Histogram::default() };
+    let (beyond, bytes) = match side {
+        Side::Allocations => (heap.large.allocations, heap.allocated_bytes),
+        Side::Frees => (heap.large.frees, heap.freed_bytes),
+    };
+    for class in &heap.classes {
+        let count = match side {
+            Side::Allocations => class.allocations,
+            Side::Frees => class.frees,
+        };
+        let bucket = histogram.buckets.partition_point(|&(end, _)| end < class.block_bytes as f64);
+        if let Some((_, in_bucket)) = histogram.buckets.get_mut(bucket) {
+            *in_bucket = in_bucket.saturating_add(count);
+        }
+    }
+    histogram.buckets.push((f64::INFINITY, beyond));
+    histogram.count = histogram.buckets.iter().map(|(_, count)| *count).fold(0, u64::saturating_add);
+    histogram.sum = bytes as f64;
+    Value::Histogram(histogram)
+}
+
+/// A number may come out lower than a moment ago where a thread was in a slow path at every attempt to look at it. Whoever computes rates
+/// would take that for a restart, so it waits for the truth to catch up.
+fn never_back(heap: &mut freestone::Snapshot) {
+    static HIGHEST: Mutex<Option<(u32, freestone::Snapshot)>> = Mutex::new(None);
+    let mut highest = unpoisoned(&HIGHEST);
+    let process = std::process::id();
+    // In the child of a fork other threads' counts are gone, and its counters are new ones to whoever scrapes.
+    if let Some((_, before)) = highest.as_ref().filter(|(of, _)| *of == process) {
+        raise(heap, before);
+    }
+    *highest = Some((process, heap.clone()));
+}
+
+/// Lifts every counter to what it was. Frees never exceed allocations in either, so they do not in the result.
+fn raise(heap: &mut freestone::Snapshot, before: &freestone::Snapshot) {
+    let lift = |now: &mut u64, before: u64| *now = before.max(*now);
+    for (class, before) in heap.classes.iter_mut().zip(&before.classes) {
+        lift(&mut class.allocations, before.allocations);
+        lift(&mut class.frees, before.frees);
+    }
+    lift(&mut heap.large.allocations, before.large.allocations);
+    lift(&mut heap.large.frees, before.large.frees);
+    lift(&mut heap.large.allocated_bytes, before.large.allocated_bytes);
+    lift(&mut heap.large.freed_bytes, before.large.freed_bytes);
+    let mut sums = [heap.large.allocations, heap.large.frees, heap.large.allocated_bytes, heap.large.freed_bytes];
+    for class in &heap.classes {
+        let bytes = class.block_bytes as u64;
+        let of_class =
+            [class.allocations, class.frees, class.allocations.saturating_mul(bytes), class.frees.saturating_mul(bytes)];
+        for (sum, more) in sums.iter_mut().zip(of_class) {
+            *sum = sum.saturating_add(more);
+        }
+    }
+    [heap.allocations, heap.frees, heap.allocated_bytes, heap.freed_bytes] = sums;
+    lift(&mut heap.limits.assists, before.limits.assists);
+    lift(&mut heap.limits.exceeded, before.limits.exceeded);
+    lift(&mut heap.limits.fuse_trips, before.limits.fuse_trips);
+    for (pauses, before) in heap.pauses.iter_mut().zip(&before.pauses) {
+        lift(&mut pauses.count, before.count);
+        lift(&mut pauses.total_ns, before.total_ns);
+        lift(&mut pauses.bytes, before.bytes);
+    }
+    macro_rules! lift_events {
+        ($($name:ident),*) => { $(lift(&mut heap.events.$name, before.events.$name);)* };
+    }
+    lift_events!(
+        exchanges,
+        refills,
+        flushes,
+        depot_takes,
+        depot_puts,
+        span_births,
+        span_deaths,
+        maps,
+        unmaps,
+        purges,
+        advices,
+        moves,
+        refusals,
+        record_births,
+        record_adoptions,
+        ticks,
+        recalls,
+        background_starts,
+        samples,
+        sample_ends,
+        dropped
+    );
+}
+
+/// What the kernel says of the process is read again when so many times as long has passed as that took.
+const PAUSE_BETWEEN_READS: u32 = 2_000;
+
+/// What was read of the process last.
+struct LastProcess {
+    of: u32,
+    is_being_read: bool,
+    read: Option<(Arc<Process>, Instant)>,
+    due: Option<Instant>,
+}
+
+/// What the kernel says of the process, and how old that is. `None`: somebody is reading it for the first time right now.
+fn recent_process() -> Option<(Arc<Process>, Duration)> {
+    static LAST: Mutex<LastProcess> = Mutex::new(LastProcess { of: 0, is_being_read: false, read: None, due: None });
+    let mut last = unpoisoned(&LAST);
+    let (process, began) = (std::process::id(), Instant::now());
+    if last.of != process {
+        *last = LastProcess { of: process, is_being_read: false, read: None, due: None };
+    }
+    if last.due.is_none_or(|due| began >= due) && !last.is_being_read {
+        last.is_being_read = true;
+        // Nobody else waits for the kernel: they take what is there.
+        drop(last);
+        let read = Arc::new(Process::read());
+        last = unpoisoned(&LAST);
+        let took = began.elapsed();
+        last.read = Some((read, began));
+        last.due = began.checked_add(took.saturating_mul(PAUSE_BETWEEN_READS));
+        last.is_being_read = false;
+    }
+    last.read.as_ref().map(|(read, at)| (Arc::clone(read), at.elapsed()))
+}
+
+/// A panic of somebody who held it leaves numbers behind, and numbers can be used.
+fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
