@@ -73,6 +73,8 @@ mod init;
 pub mod json;
 mod ledger;
 pub mod metrics;
+#[cfg(feature = "metrics")]
+pub mod metrics_facade;
 #[cfg(feature = "openmetrics")]
 pub mod openmetrics;
 pub mod pressure;
