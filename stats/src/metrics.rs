@@ -149,6 +149,18 @@ pub struct Histogram {
     pub sum: f64,
 }
 
+impl Histogram {
+    /// Who adds up the buckets must not come out beyond what a number holds: those that would are cut.
+    fn new(mut buckets: Vec<(f64, u64)>, sum: f64) -> Self {
+        let mut total = 0_u64;
+        for (_, count) in &mut buckets {
+            *count = (*count).min(u64::MAX - total);
+            total += *count;
+        }
+        Self { buckets, count: total, sum }
+    }
+}
+
 /// What all metrics are read from: a snapshot, and what the kernel said of the process, not too long ago.
 #[derive(Clone, Debug)]
 pub struct Reading {
@@ -409,7 +421,7 @@ enum Side {
 fn sizes(heap: &freestone::Snapshot, side: Side) -> Value {
     let largest = heap.classes.iter().map(|class| class.block_bytes as u64).max().unwrap_or(0);
     let ends = std::iter::successors(Some(8_u64), |end| end.checked_mul(2)).take_while(|&end| end < largest.saturating_mul(2));
-    let mut histogram = Histogram { buckets: ends.map(|end| (end as f64, 0)).collect(), ..Histogram::default() };
+    let mut buckets: Vec<(f64, u64)> = ends.map(|end| (end as f64, 0)).collect();
     let (beyond, bytes) = match side {
         Side::Allocations => (heap.large.allocations, heap.allocated_bytes),
         Side::Frees => (heap.large.frees, heap.freed_bytes),
@@ -419,15 +431,13 @@ fn sizes(heap: &freestone::Snapshot, side: Side) -> Value {
             Side::Allocations => class.allocations,
             Side::Frees => class.frees,
         };
-        let bucket = histogram.buckets.partition_point(|&(end, _)| end < class.block_bytes as f64);
-        if let Some((_, in_bucket)) = histogram.buckets.get_mut(bucket) {
+        let bucket = buckets.partition_point(|&(end, _)| end < class.block_bytes as f64);
+        if let Some((_, in_bucket)) = buckets.get_mut(bucket) {
             *in_bucket = in_bucket.saturating_add(count);
         }
     }
-    histogram.buckets.push((f64::INFINITY, beyond));
-    histogram.count = histogram.buckets.iter().map(|(_, count)| *count).fold(0, u64::saturating_add);
-    histogram.sum = bytes as f64;
-    Value::Histogram(histogram)
+    buckets.push((f64::INFINITY, beyond));
+    Value::Histogram(Histogram::new(buckets, bytes as f64))
 }
 
 /// A number may come out lower than a moment ago where a thread was in a slow path at every attempt to look at it. Whoever computes rates
@@ -505,35 +515,243 @@ const PAUSE_BETWEEN_READS: u32 = 2_000;
 
 /// What was read of the process last.
 struct LastProcess {
+    /// The child of a fork is another one.
     of: u32,
     is_being_read: bool,
     read: Option<(Arc<Process>, Instant)>,
     due: Option<Instant>,
 }
 
+impl LastProcess {
+    const fn of(process: u32) -> Self {
+        Self { of: process, is_being_read: false, read: None, due: None }
+    }
+}
+
 /// What the kernel says of the process, and how old that is. `None`: somebody is reading it for the first time right now.
 fn recent_process() -> Option<(Arc<Process>, Duration)> {
-    static LAST: Mutex<LastProcess> = Mutex::new(LastProcess { of: 0, is_being_read: false, read: None, due: None });
-    let mut last = unpoisoned(&LAST);
-    let (process, began) = (std::process::id(), Instant::now());
-    if last.of != process {
-        *last = LastProcess { of: process, is_being_read: false, read: None, due: None };
+    static LAST: Mutex<LastProcess> = Mutex::new(LastProcess::of(0));
+    let began = Instant::now();
+    recent(&LAST, std::process::id(), began, || (Process::read(), began.elapsed()))
+}
+
+/// Reads if that is due, and says what was read last.
+fn recent(
+    last: &Mutex<LastProcess>,
+    process: u32,
+    now: Instant,
+    read: impl FnOnce() -> (Process, Duration),
+) -> Option<(Arc<Process>, Duration)> {
+    let mut state = unpoisoned(last);
+    if state.of != process {
+        *state = LastProcess::of(process);
     }
-    if last.due.is_none_or(|due| began >= due) && !last.is_being_read {
-        last.is_being_read = true;
+    if state.due.is_none_or(|due| now >= due) && !state.is_being_read {
+        state.is_being_read = true;
         // Nobody else waits for the kernel: they take what is there.
-        drop(last);
-        let read = Arc::new(Process::read());
-        last = unpoisoned(&LAST);
-        let took = began.elapsed();
-        last.read = Some((read, began));
-        last.due = began.checked_add(took.saturating_mul(PAUSE_BETWEEN_READS));
-        last.is_being_read = false;
+        drop(state);
+        let (read, took) = read();
+        state = unpoisoned(last);
+        let due = now.checked_add(took.saturating_mul(PAUSE_BETWEEN_READS));
+        *state = LastProcess { read: Some((Arc::new(read), now)), due, ..LastProcess::of(process) };
     }
-    last.read.as_ref().map(|(read, at)| (Arc::clone(read), at.elapsed()))
+    state.read.as_ref().map(|(read, at)| (Arc::clone(read), now.saturating_duration_since(*at)))
 }
 
 /// A panic of somebody who held it leaves numbers behind, and numbers can be used.
 fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// As large as anything can be, and larger.
+    pub(crate) fn extreme() -> Snapshot {
+        let mut snapshot = snapshot();
+        let heap = &mut snapshot.heap;
+        (heap.allocations, heap.frees) = (u64::MAX, u64::MAX);
+        (heap.allocated_bytes, heap.freed_bytes) = (u64::MAX, u64::MAX);
+        for class in &mut heap.classes {
+            (class.allocations, class.frees, class.spans) = (u64::MAX, u64::MAX - 1, u64::MAX);
+            (class.thread_cached, class.depot) = (u64::MAX, u64::MAX);
+        }
+        (heap.large.allocations, heap.large.frees) = (u64::MAX, 0);
+        (heap.large.allocated_bytes, heap.large.freed_bytes) = (u64::MAX, 0);
+        let eighth = usize::MAX / 8;
+        heap.bytes.live = eighth;
+        (heap.bytes.thread_cached, heap.bytes.depot, heap.bytes.holes, heap.bytes.dirty) = (eighth, eighth, eighth, eighth);
+        (heap.bytes.metadata, heap.bytes.lost_at_fork, heap.bytes.released) = (eighth, eighth, eighth);
+        (heap.limits.memory_limit, heap.limits.hard_limit, heap.limits.held) = (Some(usize::MAX), Some(usize::MAX), usize::MAX);
+        // More wait than there are: read at two moments.
+        (heap.thread_records, heap.thread_records_pooled) = (0, usize::MAX);
+        for pauses in &mut heap.pauses {
+            (pauses.count, pauses.total_ns, pauses.p50_ns, pauses.p99_ns, pauses.max_ns, pauses.bytes) =
+                (u64::MAX, u64::MAX, u64::MAX, u64::MAX, u64::MAX, u64::MAX);
+        }
+        heap.approximate = true;
+        snapshot
+    }
+
+    fn check(reading: &Reading) {
+        for metric in all() {
+            let mut seen = BTreeSet::new();
+            for sample in metric.samples(reading) {
+                let keys: Vec<&str> = sample.labels.iter().map(|(key, _)| *key).collect();
+                assert_eq!(keys, metric.labels, "{}", metric.name);
+                assert!(seen.insert(sample.labels.clone()), "{} has two of {:?}", metric.name, sample.labels);
+                match &sample.value {
+                    Value::Count(_) => assert!(matches!(metric.kind, Kind::Counter | Kind::Info), "{}", metric.name),
+                    Value::Amount(_) => assert_eq!(metric.kind, Kind::Gauge, "{}", metric.name),
+                    Value::Seconds(seconds) => {
+                        assert_eq!((metric.kind, metric.unit), (Kind::Gauge, Unit::Seconds), "{}", metric.name);
+                        assert!(seconds.is_finite(), "{}", metric.name);
+                    }
+                    Value::Histogram(histogram) => {
+                        assert_eq!(metric.kind, Kind::Histogram, "{}", metric.name);
+                        assert!(histogram.sum.is_finite(), "{}", metric.name);
+                        let total = histogram.buckets.iter().try_fold(0, |sum: u64, (_, count)| sum.checked_add(*count));
+                        assert_eq!(total, Some(histogram.count), "{}", metric.name);
+                        let ends: Vec<f64> = histogram.buckets.iter().map(|(end, _)| *end).collect();
+                        assert!(ends.is_sorted_by(|one, next| one < next), "{}: {ends:?}", metric.name);
+                        assert!(ends.last().is_some_and(|end| end.is_infinite()), "{}: {ends:?}", metric.name);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn names_say_kind_and_unit() {
+        let mut names = BTreeSet::new();
+        for metric in all() {
+            let name = metric.name;
+            assert!(names.insert(name) && names.insert(metric.otel.name), "{name} is there twice");
+            assert!(name.starts_with("freestone_"), "{name}");
+            assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{name}");
+            assert_eq!(name.ends_with("_total"), metric.kind == Kind::Counter, "{name}");
+            assert_eq!(name.ends_with("_info"), metric.kind == Kind::Info, "{name}");
+            assert!(name.trim_end_matches("_total").ends_with(metric.unit.as_str()), "{name}");
+            assert!(metric.help.ends_with('.') && !metric.help.contains(['\n', '\\', '"']), "{name}: {}", metric.help);
+            assert!(metric.otel.name.starts_with("freestone."), "{name}");
+            assert!(metric.otel.attributes.iter().all(|key| key.starts_with("freestone.")), "{name}");
+            assert_eq!(metric.otel.attributes.len(), metric.labels.len(), "{name}");
+            assert_eq!(metric.unit == Unit::Bytes, metric.otel.unit == "By", "{name}");
+        }
+    }
+
+    #[test]
+    fn samples_fit_their_metric_whatever_they_say() {
+        check(&Reading::now());
+        check(&Reading::of(extreme()));
+        let mut kernel_said = Process::default();
+        kernel_said.resident = Some(u64::MAX);
+        let process = Some(Arc::new(kernel_said));
+        check(&Reading { snapshot: extreme(), process, process_age: Duration::MAX });
+    }
+
+    #[test]
+    fn families_sum_up() {
+        let mut snapshot = snapshot();
+        let bytes = &mut snapshot.heap.bytes;
+        (bytes.live, bytes.thread_cached, bytes.depot, bytes.holes) = (1 << 20, 1 << 10, 1 << 11, 1 << 12);
+        (bytes.dirty, bytes.metadata, bytes.lost_at_fork, bytes.released) = (1 << 13, 1 << 14, 1 << 15, 1 << 16);
+        (snapshot.heap.events.maps, snapshot.heap.events.purges, snapshot.heap.events.moves) = (1, 20, 300);
+        let reading = Reading::of(snapshot);
+        let sum = |name: &str| {
+            let metric = all().iter().find(|metric| metric.name == name).expect(name);
+            let samples = metric.samples(&reading);
+            let of = |sample: &Sample| match sample.value {
+                Value::Count(count) => count,
+                Value::Amount(amount) => amount.cast_unsigned(),
+                _ => panic!("{name}"),
+            };
+            samples.iter().map(of).sum::<u64>()
+        };
+        let heap = &reading.snapshot().heap;
+        assert_eq!(sum("freestone_memory_bytes"), heap.bytes.committed() as u64);
+        assert_eq!(sum("freestone_memory_bytes") + sum("freestone_released_bytes"), sum("freestone_mapped_bytes"));
+        assert_eq!(sum("freestone_os_calls_total"), heap.events.os_calls());
+    }
+
+    #[test]
+    fn sizes_fall_into_their_buckets() {
+        let mut snapshot = snapshot();
+        for (index, class) in snapshot.heap.classes.iter_mut().enumerate() {
+            class.allocations = index as u64 + 1;
+        }
+        snapshot.heap.large.allocations = 1000;
+        let Value::Histogram(histogram) = sizes(&snapshot.heap, Side::Allocations) else { panic!("a histogram") };
+        let mut from = 0;
+        for &(end, count) in &histogram.buckets[..histogram.buckets.len() - 1] {
+            let end = end as usize;
+            let here = snapshot.heap.classes.iter().filter(|class| (from + 1..=end).contains(&class.block_bytes));
+            assert_eq!(count, here.map(|class| class.allocations).sum::<u64>(), "up to {end}");
+            from = end;
+        }
+        assert_eq!(from, snapshot.heap.classes[freestone::CLASSES - 1].block_bytes);
+        assert_eq!(histogram.buckets.last(), Some(&(f64::INFINITY, 1000)));
+    }
+
+    #[test]
+    fn counters_wait_for_the_truth_to_catch_up() {
+        let mut before = snapshot().heap;
+        (before.classes[3].allocations, before.classes[3].frees) = (100, 90);
+        (before.classes[4].allocations, before.large.allocations, before.large.allocated_bytes) = (7, 2, 1 << 20);
+        (before.events.exchanges, before.limits.assists, before.pauses[2].bytes) = (5, 6, 7);
+        let mut now = before.clone();
+        (now.classes[3].allocations, now.classes[3].frees) = (96, 91);
+        (now.classes[4].allocations, now.events.exchanges, now.events.maps) = (8, 4, before.events.maps + 1);
+        (now.limits.assists, now.pauses[2].bytes) = (0, 0);
+        raise(&mut now, &before);
+        assert_eq!((now.classes[3].allocations, now.classes[3].frees, now.classes[4].allocations), (100, 91, 8));
+        let of_classes: u64 = now.classes.iter().map(|class| class.allocations).sum();
+        assert_eq!(now.allocations, of_classes + 2, "the whole is the sum of its parts");
+        let bytes = 100 * now.classes[3].block_bytes + 8 * now.classes[4].block_bytes + (1 << 20);
+        assert_eq!(now.allocated_bytes, bytes as u64);
+        assert_eq!((now.events.exchanges, now.events.maps), (5, before.events.maps + 1));
+        assert_eq!((now.limits.assists, now.pauses[2].bytes), (6, 7));
+    }
+
+    #[test]
+    fn the_process_is_read_when_that_is_cheap() {
+        let last = Mutex::new(LastProcess::of(1));
+        let began = Instant::now();
+        let read = |of, seconds, said| {
+            let mut has_read = false;
+            let mut process = Process::default();
+            process.resident = Some(said);
+            let (process, age) = recent(&last, of, began + Duration::from_secs(seconds), || {
+                has_read = true;
+                (process, Duration::from_millis(10))
+            })
+            .expect("nobody else reads it");
+            (has_read, process.resident, age.as_secs())
+        };
+        assert_eq!(read(1, 0, 100), (true, Some(100), 0));
+        assert_eq!(read(1, 19, 200), (false, Some(100), 19), "10 ms every 19 s are too much");
+        assert_eq!(read(1, 20, 300), (true, Some(300), 0));
+        assert_eq!(read(1, 21, 400), (false, Some(300), 1));
+        assert_eq!(read(2, 21, 500), (true, Some(500), 0), "the child of a fork");
+    }
+
+    #[test]
+    fn who_comes_while_the_process_is_read_does_not_wait() {
+        let last = Mutex::new(LastProcess::of(1));
+        let now = Instant::now();
+        let read = || (Process::default(), Duration::ZERO);
+        let inner = recent(&last, 1, now, || {
+            assert!(recent(&last, 1, now, || panic!("somebody reads it")).is_none(), "there is nothing yet");
+            read()
+        });
+        assert!(inner.is_some());
+        let beside = recent(&last, 1, now, || {
+            assert!(recent(&last, 1, now, || panic!("somebody reads it")).is_some(), "that of before");
+            read()
+        });
+        assert!(beside.is_some());
+    }
 }

@@ -78,3 +78,47 @@ fn labels(sample: &Sample) -> Vec<Label> {
     };
     sample.labels.iter().map(|(key, value)| Label::new(*key, shared(value))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+
+    use super::*;
+
+    #[test]
+    fn a_recorder_is_told_what_the_reading_says() {
+        let mut snapshot = crate::snapshot();
+        (snapshot.heap.allocations, snapshot.heap.events.purges) = (12, 3);
+        snapshot.heap.classes[0].allocations = 5;
+        snapshot.heap.bytes.live = 4096;
+        let reading = Reading::of(snapshot);
+        let recorder = DebuggingRecorder::new();
+        let told = recorder.snapshotter();
+        ::metrics::with_local_recorder(&recorder, || {
+            describe();
+            record_reading(&reading);
+            // Again: absolute values do not add up.
+            record_reading(&reading);
+        });
+        let mut values = BTreeMap::new();
+        let mut undescribed = BTreeSet::new();
+        for (key, _, description, value) in told.snapshot().into_vec() {
+            let (name, labels) = key.key().clone().into_parts();
+            let labels: Vec<String> = labels.iter().map(|label| format!("{}={}", label.key(), label.value())).collect();
+            if description.is_none() {
+                undescribed.insert(name.as_str().to_owned());
+            }
+            values.insert(format!("{} {}", name.as_str(), labels.join(",")), value);
+        }
+        assert_eq!(undescribed, BTreeSet::new());
+        assert_eq!(values["freestone_allocations_total "], DebugValue::Counter(12));
+        assert_eq!(values["freestone_os_calls_total call=purge"], DebugValue::Counter(3));
+        assert_eq!(values["freestone_memory_bytes class=live"], DebugValue::Gauge(4096.0.into()));
+        assert_eq!(values["freestone_allocation_size_bytes_bucket le=8"], DebugValue::Counter(5));
+        assert_eq!(values["freestone_allocation_size_bytes_bucket le=+Inf"], DebugValue::Counter(5), "they are cumulative");
+        assert_eq!(values["freestone_allocation_size_bytes_count "], DebugValue::Counter(5));
+        assert!(matches!(values["freestone_allocation_size_bytes_sum "], DebugValue::Gauge(_)));
+    }
+}

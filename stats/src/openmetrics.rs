@@ -177,3 +177,71 @@ fn encode_value(kind: Kind, format: Format, value: &Value, encoder: &mut MetricE
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_family_of_each_kind_in_both_formats() {
+        let mut snapshot = crate::snapshot();
+        let heap = &mut snapshot.heap;
+        (heap.allocations, heap.limits.hard_limit, heap.events.purges) = (12, Some(5 << 20), 3);
+        heap.limits.memory_limit = None;
+        let reading = Reading::of(snapshot);
+        let (open, older) = (text_of(&reading), prometheus_text_of(&reading));
+        for lines in [
+            "# TYPE freestone_allocations counter\nfreestone_allocations_total 12\n",
+            "# TYPE freestone_allocated_bytes counter\n# UNIT freestone_allocated_bytes bytes\nfreestone_allocated_bytes_total ",
+            "# TYPE freestone_hard_limit_bytes gauge\n# UNIT freestone_hard_limit_bytes bytes\nfreestone_hard_limit_bytes 5242880\n",
+            "\nfreestone_os_calls_total{call=\"purge\"} 3\n",
+            "\nfreestone_allocation_size_bytes_bucket{le=\"+Inf\"} ",
+            "# TYPE freestone info\nfreestone_info{version=\"",
+        ] {
+            assert!(open.contains(lines), "no {lines} in\n{open}");
+        }
+        assert!(open.ends_with("} 1\n# EOF\n"), "{open}");
+        for lines in [
+            "# TYPE freestone_allocations_total counter\nfreestone_allocations_total 12\n",
+            "# TYPE freestone_hard_limit_bytes gauge\nfreestone_hard_limit_bytes 5242880\n",
+            "# TYPE freestone_info gauge\nfreestone_info{version=\"",
+        ] {
+            assert!(older.contains(lines), "no {lines} in\n{older}");
+        }
+        assert!(!older.contains("# UNIT") && !older.contains("# EOF"), "{older}");
+        assert!(!open.contains("freestone_memory_limit_bytes"), "there is none:\n{open}");
+        let samples = |text: &str| text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(samples(&open), samples(&older));
+    }
+
+    #[test]
+    fn whatever_the_numbers_are_the_text_is_numbers() {
+        let text = text_of(&Reading::of(metrics::tests::extreme()));
+        assert!(text.contains("\nfreestone_frees_total 18446744073709551615\n"), "{text}");
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let value = line.rsplit_once(' ').and_then(|(_, value)| value.parse::<f64>().ok());
+            assert!(value.is_some_and(f64::is_finite), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_registry_puts_its_prefix_and_labels_to_them() {
+        let mut registry = registry::Registry::with_prefix_and_labels("shop", [("zone".into(), "b".into())].into_iter());
+        registry.register_collector(Box::new(Collector));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).expect("a String takes it");
+        assert!(text.contains("\nshop_freestone_os_calls_total{zone=\"b\",call=\"map\"} "), "{text}");
+    }
+
+    #[test]
+    fn a_scraper_gets_what_it_accepts() {
+        let prometheus =
+            "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;q=0.5";
+        assert_eq!(for_accept(Some(prometheus)).0, CONTENT_TYPE);
+        for accept in [None, Some("*/*"), Some("text/html"), Some("")] {
+            let (content_type, text) = for_accept(accept);
+            assert_eq!(content_type, PROMETHEUS_CONTENT_TYPE);
+            assert!(!text.contains("# EOF"), "{accept:?}");
+        }
+    }
+}
