@@ -24,7 +24,7 @@
 //! which is 0.05 % of one processor however large the process and however often somebody scrapes; `freestone_process_age_seconds` says how old it is.
 
 use std::borrow::Cow;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use freestone::{Events, PauseKind};
@@ -444,7 +444,7 @@ fn sizes(heap: &freestone::Snapshot, side: Side) -> Value {
 /// would take that for a restart, so it waits for the truth to catch up.
 fn never_back(heap: &mut freestone::Snapshot) {
     static HIGHEST: Mutex<Option<(u32, freestone::Snapshot)>> = Mutex::new(None);
-    let mut highest = unpoisoned(&HIGHEST);
+    let Some(mut highest) = patient_lock(&HIGHEST) else { return };
     let process = std::process::id();
     // In the child of a fork other threads' counts are gone, and its counters are new ones to whoever scrapes.
     if let Some((_, before)) = highest.as_ref().filter(|(of, _)| *of == process) {
@@ -542,7 +542,7 @@ fn recent(
     now: Instant,
     read: impl FnOnce() -> (Process, Duration),
 ) -> Option<(Arc<Process>, Duration)> {
-    let mut state = unpoisoned(last);
+    let mut state = patient_lock(last)?;
     if state.of != process {
         *state = LastProcess::of(process);
     }
@@ -551,17 +551,29 @@ fn recent(
         // Nobody else waits for the kernel: they take what is there.
         drop(state);
         let (read, took) = read();
-        state = unpoisoned(last);
+        state = patient_lock(last)?;
         let due = now.checked_add(took.saturating_mul(PAUSE_BETWEEN_READS));
         *state = LastProcess { read: Some((Arc::new(read), now)), due, ..LastProcess::of(process) };
     }
     state.read.as_ref().map(|(read, at)| (Arc::clone(read), now.saturating_duration_since(*at)))
 }
 
-/// A panic of somebody who held it leaves numbers behind, and numbers can be used.
-fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// Locks what is only ever held for a moment. `None`: somebody holds it for ever, who is not there: this is the child of a fork. A panic of
+/// who held it leaves numbers behind, and numbers can be used.
+fn patient_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    for attempt in 0..PATIENCE {
+        match mutex.try_lock() {
+            Ok(guard) => return Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) if attempt < PATIENCE / 2 => std::thread::yield_now(),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+    None
 }
+
+/// So often somebody tries; the later half of them a millisecond apart.
+const PATIENCE: u32 = 200;
 
 #[cfg(test)]
 pub(crate) mod tests {
@@ -736,6 +748,15 @@ pub(crate) mod tests {
         assert_eq!(read(1, 20, 300), (true, Some(300), 0));
         assert_eq!(read(1, 21, 400), (false, Some(300), 1));
         assert_eq!(read(2, 21, 500), (true, Some(500), 0), "the child of a fork");
+    }
+
+    #[test]
+    fn a_lock_of_a_thread_that_is_not_there_is_no_reason_to_stand_still() {
+        let last = Mutex::new(LastProcess::of(1));
+        let held = last.lock().expect("nobody has panicked");
+        assert!(recent(&last, 1, Instant::now(), || panic!("it is locked")).is_none());
+        drop(held);
+        assert!(recent(&last, 1, Instant::now(), || (Process::default(), Duration::ZERO)).is_some());
     }
 
     #[test]
