@@ -53,8 +53,8 @@ pub struct Document {
     pub version: u32,
     /// When the snapshot was taken, in milliseconds since 1970.
     pub taken_unix_ms: u64,
-    /// Since when the process runs. `None`: `/proc` cannot be read, or nobody asked.
-    pub uptime_seconds: Option<f64>,
+    /// How long ago the heap's first operation was.
+    pub uptime_seconds: f64,
     /// The heap as a whole.
     pub heap: Heap,
     /// What the kernel has in memory for the process, by its quick count.
@@ -395,7 +395,6 @@ impl Document {
     pub fn now() -> Self {
         let ledger = crate::ledger();
         Self {
-            uptime_seconds: uptime_seconds(),
             ledger: lines(&ledger),
             threads: crate::threads().iter().map(Thread::of).collect(),
             pauses: Pauses { longest: longest_pauses(), ..Pauses::of(&ledger.snapshot.heap) },
@@ -412,7 +411,7 @@ impl Document {
         Self {
             version: VERSION,
             taken_unix_ms: unix_ms(snapshot.taken),
-            uptime_seconds: None,
+            uptime_seconds: heap.age_ns as f64 / 1e9,
             heap: Heap::of(heap),
             resident: snapshot
                 .resident
@@ -687,17 +686,6 @@ fn unix_ms(moment: SystemTime) -> u64 {
     moment.duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_millis() as u64)
 }
 
-/// How long the process runs: the kernel notes its start in hundredths of a second since it started itself.
-fn uptime_seconds() -> Option<f64> {
-    let since_boot: f64 = std::fs::read_to_string("/proc/uptime").ok()?.split_whitespace().next()?.parse().ok()?;
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // The name, the second field, may have spaces and brackets in it; the start is the 20th behind it.
-    let (_, behind_name) = stat.rsplit_once(')')?;
-    let started: f64 = behind_name.split_whitespace().nth(19)?.parse().ok()?;
-    let uptime = since_boot - started / 100.0;
-    uptime.is_finite().then(|| uptime.max(0.0))
-}
-
 /// These types have string keys and finite numbers, so this cannot fail.
 fn text(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
@@ -738,11 +726,5 @@ mod tests {
         assert_eq!(retain_words(Retain::Peak { percent: 25, window_ms: 400, steps: 8 }), "25% of 400 ms in 8 steps");
         assert_eq!(limit_words(Limit::Bytes(2 << 30)), "2147483648B");
         assert_eq!(limit_words(Limit::Percent(90)), "90%");
-    }
-
-    #[test]
-    fn the_process_runs() {
-        let uptime = uptime_seconds().expect("/proc can be read here");
-        assert!(uptime < 3600.0 * 24.0, "{uptime}");
     }
 }
