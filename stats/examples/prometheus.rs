@@ -53,14 +53,14 @@ fn main() {
 }
 
 /// Something to be seen.
-pub fn work() -> Vec<String> {
+pub(crate) fn work() -> Vec<String> {
     let mut words: Vec<String> = (0..200_000).map(|number| number.to_string().repeat(number % 9)).collect();
     words.retain(|word| word.len() % 3 == 0);
     words
 }
 
 /// Answers one request after the other, until nobody can come any more.
-pub fn serve(listener: &TcpListener, fresh_for: Duration) {
+pub(crate) fn serve(listener: &TcpListener, fresh_for: Duration) {
     let mut last: Option<(Instant, Reading)> = None;
     for stream in listener.incoming().flatten() {
         let (_, reading) = match last.take().filter(|(at, _)| at.elapsed() < fresh_for) {

@@ -32,8 +32,7 @@ fn full_reading() -> Reading {
 #[test]
 fn what_is_scraped_is_what_the_table_says() {
     let text = openmetrics::prometheus_text_of(&full_reading());
-    let described: BTreeMap<&str, &str> =
-        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
+    let described: BTreeMap<&str, &str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
     // In that format an info is a gauge.
     let kind = |metric: &Metric| if metric.kind == Kind::Info { "gauge" } else { metric.kind.as_str() };
     let table: BTreeMap<&str, &str> = metrics::all().iter().map(|metric| (metric.name, kind(metric))).collect();
