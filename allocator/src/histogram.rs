@@ -57,10 +57,10 @@ impl SlowPathSnapshot {
     /// So many percent took no longer than this, in nanoseconds; at most twice too high. Zero if there were none.
     #[must_use]
     pub fn percentile_ns(&self, percent: u64) -> u64 {
-        let wanted = (self.count * percent).div_ceil(100).max(1);
+        let wanted = (u128::from(self.count) * u128::from(percent)).div_ceil(100).max(1);
         let mut seen = 0;
         let bucket = self.buckets.iter().position(|&count| {
-            seen += count;
+            seen += u128::from(count);
             seen >= wanted
         });
         bucket.map_or(0, |bucket| FIRST_BUCKET_NS << bucket)

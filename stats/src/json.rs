@@ -15,16 +15,16 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use freestone::{Background, Check, Foreign, Fuse, HugePages, Limit, Options, PAUSES_KEPT, Pause, PauseKind, Retain, ZeroSize};
+use freestone::{
+    Background, Check, Foreign, Fuse, HugePages, Limit, Options, PauseKind, Retain, SlowPath, SlowPathSnapshot, ZeroSize,
+};
 use serde::{Deserialize, Serialize};
 
+use crate::metrics::slow_path_key;
 use crate::{Ledger, Part, Snapshot};
 
 /// The version of the format that this module writes. It goes up when a key changes its meaning or goes away, not when one is added.
 pub const VERSION: u32 = 1;
-
-/// So many of the longest pauses are in a document.
-const PAUSES_SHOWN: usize = 32;
 
 /// Everything at this moment, the ledger of the whole process included: takes as long as [`crate::ledger()`] does.
 #[must_use]
@@ -32,7 +32,7 @@ pub fn stats() -> String {
     Document::now().to_json()
 }
 
-/// What a snapshot says, and nothing that it does not: `rates`, `threads`, `config` and the longest pauses are empty.
+/// What a snapshot says, and nothing that it does not: `rates`, `threads` and `config` are empty.
 #[must_use]
 pub fn of(snapshot: &Snapshot) -> String {
     Document::of(snapshot).to_json()
@@ -67,7 +67,9 @@ pub struct Document {
     pub rates: Windows,
     /// Threads, those with the largest caches first.
     pub threads: Vec<Thread>,
-    /// What took its time.
+    /// How often slow paths took how long.
+    pub slow_paths: Vec<SlowPathTimes>,
+    /// What took its time, one by one.
     pub pauses: Pauses,
     /// The options in force, as keys and values of `FREESTONE=key:value`.
     pub config: BTreeMap<String, String>,
@@ -313,6 +315,36 @@ pub struct Thread {
     pub cached_bytes: u64,
 }
 
+/// How often a slow path took how long.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct SlowPathTimes {
+    /// `refill`, `map`, `release` or `lock_wait`.
+    pub path: String,
+    /// How often.
+    pub count: u64,
+    /// How long in all.
+    pub total_ns: u64,
+    /// Half of them took no longer; as the other percentile at most twice too high.
+    pub p50_ns: u64,
+    /// 99 of 100 took no longer.
+    pub p99_ns: u64,
+    /// How often it took how long.
+    pub buckets: Vec<Bucket>,
+}
+
+/// A bucket of a histogram.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct Bucket {
+    /// The longest that belongs into it. `None`: the last bucket, for all that took longer.
+    pub end_ns: Option<u64>,
+    /// How many are in it, and not in one before.
+    pub count: u64,
+}
+
 /// What took its time.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -320,7 +352,7 @@ pub struct Thread {
 pub struct Pauses {
     /// All since the start, by kind.
     pub summaries: Vec<PauseSummary>,
-    /// The longest of the latest 256, longest first.
+    /// The longest of the latest 256, longest first, 16 at most.
     pub longest: Vec<LongPause>,
 }
 
@@ -397,7 +429,6 @@ impl Document {
         Self {
             ledger: lines(&ledger),
             threads: crate::threads().iter().map(Thread::of).collect(),
-            pauses: Pauses { longest: longest_pauses(), ..Pauses::of(&ledger.snapshot.heap) },
             config: config(&freestone::control::configuration()),
             ..Self::of(&ledger.snapshot)
         }
@@ -420,7 +451,8 @@ impl Document {
             ledger: lines(&only_heap),
             rates: Windows::default(),
             threads: Vec::new(),
-            pauses: Pauses::of(heap),
+            slow_paths: SlowPath::ALL.iter().map(|&path| SlowPathTimes::of(path, &heap.slow_paths[path as usize])).collect(),
+            pauses: Pauses::of(snapshot),
             config: BTreeMap::new(),
         }
     }
@@ -565,8 +597,25 @@ impl Thread {
     }
 }
 
+impl SlowPathTimes {
+    fn of(path: SlowPath, times: &SlowPathSnapshot) -> Self {
+        let buckets = times.buckets.iter().enumerate();
+        Self {
+            path: slow_path_key(path).to_owned(),
+            count: times.count,
+            total_ns: times.total_ns,
+            p50_ns: times.percentile_ns(50),
+            p99_ns: times.percentile_ns(99),
+            buckets: buckets
+                .map(|(bucket, &count)| Bucket { end_ns: SlowPathSnapshot::bucket_end_ns(bucket), count })
+                .collect(),
+        }
+    }
+}
+
 impl Pauses {
-    fn of(heap: &freestone::Snapshot) -> Self {
+    fn of(snapshot: &Snapshot) -> Self {
+        let heap = &snapshot.heap;
         let summaries = PauseKind::ALL.iter().map(|&kind| {
             let summary = heap.pauses[kind as usize];
             PauseSummary {
@@ -579,26 +628,18 @@ impl Pauses {
                 bytes: summary.bytes,
             }
         });
-        Self { summaries: summaries.collect(), longest: Vec::new() }
+        let longest = snapshot.longest_pauses().iter().map(|pause| LongPause {
+            kind: kind_key(pause.kind).to_owned(),
+            ended_ns: pause.ended_ns,
+            took_ns: pause.took_ns,
+            bytes: pause.bytes,
+        });
+        Self { summaries: summaries.collect(), longest: longest.collect() }
     }
 }
 
 fn lines(ledger: &Ledger) -> Vec<Line> {
     ledger.lines().iter().map(Line::of).collect()
-}
-
-fn longest_pauses() -> Vec<LongPause> {
-    let mut recent = [Pause::default(); PAUSES_KEPT];
-    let count = freestone::recent_pauses(&mut recent);
-    let recent = &mut recent[..count];
-    recent.sort_by_key(|pause| std::cmp::Reverse(pause.took_ns));
-    let shown = recent.iter().take(PAUSES_SHOWN).map(|pause| LongPause {
-        kind: kind_key(pause.kind).to_owned(),
-        ended_ns: pause.ended_ns,
-        took_ns: pause.took_ns,
-        bytes: pause.bytes,
-    });
-    shown.collect()
 }
 
 fn kind_key(kind: PauseKind) -> &'static str {

@@ -27,7 +27,7 @@ use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
-use freestone::{Events, PauseKind};
+use freestone::{Events, PauseKind, SlowPath, SlowPathSnapshot};
 
 use crate::{Ledger, Part, Process, Snapshot, snapshot};
 
@@ -311,6 +311,8 @@ static ALL: &[Metric] = table! {
     "freestone_dropped_frees_total", None Counter, "freestone.dropped_frees" "{allocation}", [],
         "Blocks lost because a signal handler freed them in the middle of an allocation.", |now, to| to.count(now.events().dropped);
 
+    "freestone_slow_path_seconds", Seconds Histogram, "freestone.memory.slow_path.duration" "s", ["path" = "freestone.memory.slow_path"],
+        "How long slow paths took; they may lie in each other, a map in a refill.", slow_paths;
     "freestone_os_calls_total", None Counter, "freestone.os.calls" "{call}", ["call" = "freestone.os.call"],
         "Calls to the operating system; the sum is all of them.", os_calls;
     "freestone_os_refusals_total", None Counter, "freestone.os.refusals" "{call}", [],
@@ -357,6 +359,30 @@ fn memory(now: &Reading, to: &mut Samples) {
 fn limit(limit: Option<usize>, to: &mut Samples) {
     if let Some(bytes) = limit {
         to.amount(bytes as u64);
+    }
+}
+
+fn slow_paths(now: &Reading, to: &mut Samples) {
+    for path in SlowPath::ALL {
+        let times = &now.heap().slow_paths[path as usize];
+        let end = |bucket| SlowPathSnapshot::bucket_end_ns(bucket).map_or(f64::INFINITY, seconds);
+        let buckets = times.buckets.iter().enumerate().map(|(bucket, &count)| (end(bucket), count)).collect();
+        to.put([slow_path_key(path).into()], Value::Histogram(Histogram::new(buckets, seconds(times.total_ns))));
+    }
+}
+
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
+}
+
+/// Its name in exports.
+pub(crate) fn slow_path_key(path: SlowPath) -> &'static str {
+    match path {
+        SlowPath::Refill => "refill",
+        SlowPath::Map => "map",
+        SlowPath::Release => "release",
+        SlowPath::LockWait => "lock_wait",
+        _ => "other",
     }
 }
 
@@ -482,6 +508,11 @@ fn raise(heap: &mut freestone::Snapshot, before: &freestone::Snapshot) {
         lift(&mut pauses.total_ns, before.total_ns);
         lift(&mut pauses.bytes, before.bytes);
     }
+    for (times, before) in heap.slow_paths.iter_mut().zip(&before.slow_paths) {
+        times.buckets.iter_mut().zip(&before.buckets).for_each(|(count, before)| lift(count, *before));
+        times.count = times.buckets.iter().copied().fold(0, u64::saturating_add);
+        lift(&mut times.total_ns, before.total_ns);
+    }
     macro_rules! lift_events {
         ($($name:ident),*) => { $(lift(&mut heap.events.$name, before.events.$name);)* };
     }
@@ -604,6 +635,19 @@ pub(crate) mod tests {
             (pauses.count, pauses.total_ns, pauses.p50_ns, pauses.p99_ns, pauses.max_ns, pauses.bytes) =
                 (u64::MAX, u64::MAX, u64::MAX, u64::MAX, u64::MAX, u64::MAX);
         }
+        for times in &mut heap.slow_paths {
+            (times.count, times.total_ns, times.buckets) = (u64::MAX, u64::MAX, [u64::MAX; freestone::TIME_BUCKETS]);
+        }
+        let most = u64::MAX / 8;
+        let events = &mut heap.events;
+        (events.maps, events.unmaps, events.purges, events.advices, events.moves) = (most, most, most, most, most);
+        (events.exchanges, events.refills, events.flushes, events.recalls) = (u64::MAX, u64::MAX, u64::MAX, u64::MAX);
+        (events.depot_takes, events.depot_puts, events.refusals) = (u64::MAX, u64::MAX, u64::MAX);
+        (events.span_births, events.span_deaths) = (u64::MAX, u64::MAX);
+        (heap.limits.assists, heap.limits.exceeded, heap.limits.fuse_trips) = (u64::MAX, u64::MAX, u64::MAX);
+        heap.limits.fuse_sticky = true;
+        heap.age_ns = u64::MAX;
+        heap.background_thread = true;
         heap.approximate = true;
         snapshot
     }
@@ -718,6 +762,8 @@ pub(crate) mod tests {
         (now.classes[3].allocations, now.classes[3].frees) = (96, 91);
         (now.classes[4].allocations, now.events.exchanges, now.events.maps) = (8, 4, before.events.maps + 1);
         (now.limits.assists, now.pauses[2].bytes) = (0, 0);
+        (before.slow_paths[0].buckets[3], before.slow_paths[0].total_ns) = (5, 900);
+        (now.slow_paths[0].buckets[3], now.slow_paths[0].buckets[4], now.slow_paths[0].total_ns) = (4, 2, 800);
         raise(&mut now, &before);
         assert_eq!((now.classes[3].allocations, now.classes[3].frees, now.classes[4].allocations), (100, 91, 8));
         let of_classes: u64 = now.classes.iter().map(|class| class.allocations).sum();
@@ -726,6 +772,9 @@ pub(crate) mod tests {
         assert_eq!(now.allocated_bytes, bytes as u64);
         assert_eq!((now.events.exchanges, now.events.maps), (5, before.events.maps + 1));
         assert_eq!((now.limits.assists, now.pauses[2].bytes), (6, 7));
+        let times = &now.slow_paths[0];
+        let others: u64 = times.buckets.iter().sum::<u64>() - 7;
+        assert_eq!((times.buckets[3], times.buckets[4], times.count, times.total_ns), (5, 2, 7 + others, 900));
     }
 
     #[test]

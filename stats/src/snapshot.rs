@@ -1,8 +1,14 @@
 //! A snapshot: the heap's numbers of a moment, when that was, and what the kernel held in memory for the process.
 
+use std::cmp::Reverse;
 use std::time::{Instant, SystemTime};
 
+use freestone::{PAUSES_KEPT, Pause};
+
 use crate::Rates;
+
+/// So many of the longest pauses are in a snapshot.
+const PAUSES_LISTED: usize = 16;
 
 /// What the allocator and the kernel said at one moment. Prints as a report of about forty lines.
 ///
@@ -21,6 +27,8 @@ pub struct Snapshot {
     pub heap: freestone::Snapshot,
     /// What the process had in memory. `None`: `/proc` cannot be read.
     pub resident: Option<Resident>,
+    /// See [`longest_pauses`](Self::longest_pauses); behind them pauses that took no time.
+    longest_pauses: [Pause; PAUSES_LISTED],
 }
 
 /// What the kernel held in memory for the process, by its quick count: it may be off by some pages per thread.
@@ -40,10 +48,31 @@ pub fn snapshot() -> Snapshot {
     let (at, taken) = (Instant::now(), SystemTime::now());
     let resident =
         freestone::resident().map(|[total, file_backed]| Resident { total: total as u64, file_backed: file_backed as u64 });
-    Snapshot { at, taken, heap: freestone::snapshot(), resident }
+    Snapshot { at, taken, heap: freestone::snapshot(), resident, longest_pauses: longest_pauses() }
+}
+
+/// Of the latest pauses the longest, longest first.
+fn longest_pauses() -> [Pause; PAUSES_LISTED] {
+    let mut recent = [Pause::default(); PAUSES_KEPT];
+    let count = freestone::recent_pauses(&mut recent);
+    let recent = &mut recent[..count];
+    // Not the stable sort: that allocates.
+    recent.sort_unstable_by_key(|pause| Reverse((pause.took_ns, pause.ended_ns)));
+    let mut longest = [Pause::default(); PAUSES_LISTED];
+    for (listed, pause) in longest.iter_mut().zip(recent) {
+        *listed = *pause;
+    }
+    longest
 }
 
 impl Snapshot {
+    /// Of the latest 256 slow paths that took longer than 100 µs, and releases of memory, those that took longest: longest first, 16 at most.
+    #[must_use]
+    pub fn longest_pauses(&self) -> &[Pause] {
+        let count = self.longest_pauses.iter().take_while(|pause| pause.took_ns > 0).count();
+        &self.longest_pauses[..count]
+    }
+
     /// What happened between an earlier snapshot and this one. Given in the wrong order, the two make a `Rates` of zeros.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Rates {
