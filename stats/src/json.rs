@@ -606,9 +606,7 @@ impl SlowPathTimes {
             total_ns: times.total_ns,
             p50_ns: times.percentile_ns(50),
             p99_ns: times.percentile_ns(99),
-            buckets: buckets
-                .map(|(bucket, &count)| Bucket { end_ns: SlowPathSnapshot::bucket_end_ns(bucket), count })
-                .collect(),
+            buckets: buckets.map(|(bucket, &count)| Bucket { end_ns: SlowPathSnapshot::bucket_end_ns(bucket), count }).collect(),
         }
     }
 }

@@ -103,20 +103,23 @@ fn samples(text: &str) -> BTreeMap<String, f64> {
     text.lines().filter(|line| !line.starts_with('#')).map(sample).collect()
 }
 
+#[derive(Default)]
+struct Expected(BTreeMap<String, f64>);
+
+impl Expected {
+    fn is(&mut self, series: &str, value: f64) {
+        self.0.insert(series.to_owned(), value);
+    }
+}
+
 /// What the document says, by the names of the metrics: written here a second time, so that a wrong line in the table is seen.
 fn expected(document: &Document) -> BTreeMap<String, f64> {
-    let mut expected = BTreeMap::new();
-    let mut is = |series: &str, value: u64| {
-        expected.insert(series.to_owned(), value as f64);
-    };
+    let mut expected = Expected::default();
+    let mut is = |series: &str, count: u64| expected.is(series, count as f64);
     let heap = &document.heap;
     let bytes = &heap.bytes;
-    let of_class = |key: &str| {
-        let line = document.ledger.iter().find(|line| line.part == "heap" && line.key == key).unwrap_or_else(|| panic!("{key}"));
-        line.bytes.unsigned_abs()
-    };
     for line in document.ledger.iter().filter(|line| line.part == "heap") {
-        is(&format!("freestone_memory_bytes{{class=\"{}\"}}", line.key), of_class(&line.key));
+        is(&format!("freestone_memory_bytes{{class=\"{}\"}}", line.key), line.bytes.unsigned_abs());
     }
     is("freestone_released_bytes{}", bytes.released);
     is("freestone_mapped_bytes{}", bytes.reserved);
@@ -179,7 +182,20 @@ fn expected(document: &Document) -> BTreeMap<String, f64> {
     is("freestone_thread_records{state=\"waiting\"}", heap.thread_records_pooled);
     is("freestone_background_thread{}", u64::from(heap.background_thread));
     is("freestone_approximate{}", u64::from(heap.approximate));
-    expected
+    for times in &document.slow_paths {
+        let mut is = |series: &str, count: u64| expected.is(series, count as f64);
+        let of_path = format!("path=\"{}\"", times.path);
+        let mut up_to_here = 0;
+        for bucket in &times.buckets {
+            up_to_here += bucket.count;
+            let end = bucket.end_ns.map_or("+Inf".to_owned(), |ns| format!("{:?}", ns as f64 / 1e9));
+            is(&format!("freestone_slow_path_seconds_bucket{{le=\"{end}\",{of_path}}}"), up_to_here);
+        }
+        is(&format!("freestone_slow_path_seconds_count{{{of_path}}}"), times.count);
+        let seconds = times.total_ns as f64 / 1e9;
+        expected.is(&format!("freestone_slow_path_seconds_sum{{{of_path}}}"), seconds);
+    }
+    expected.0
 }
 
 /// What is not the same in both, in words.
