@@ -610,6 +610,8 @@ const PATIENCE: u32 = 200;
 pub(crate) mod tests {
     use std::collections::BTreeSet;
 
+    use freestone::Pause;
+
     use super::*;
 
     /// As large as anything can be, and larger.
@@ -647,9 +649,11 @@ pub(crate) mod tests {
         (heap.limits.assists, heap.limits.exceeded, heap.limits.fuse_trips) = (u64::MAX, u64::MAX, u64::MAX);
         heap.limits.fuse_sticky = true;
         heap.age_ns = u64::MAX;
+        let mut longest = Pause::default();
+        (longest.kind, longest.took_ns, longest.ended_ns, longest.bytes) = (PauseKind::ReleaseAll, u64::MAX, u64::MAX, u64::MAX);
         heap.background_thread = true;
         heap.approximate = true;
-        snapshot
+        snapshot.with_longest_pause(longest)
     }
 
     fn check(reading: &Reading) {

@@ -10,7 +10,7 @@
 //! # assert!(text.contains("\nfreestone_allocations_total "));
 //! ```
 //!
-//! Or as text, to be answered to a scrape: [`text`] in the format of OpenMetrics, [`prometheus_text`] in the older one of Prometheus, which `promtool`
+//! Or as text, to be answered to a scrape: [`text`] in the format of `OpenMetrics`, [`prometheus_text`] in the older one of Prometheus, which `promtool`
 //! and many others read. A scraper says which it wants: [`for_accept`] chooses.
 
 use std::borrow::Cow;
@@ -38,13 +38,13 @@ impl prometheus_client::collector::Collector for Collector {
     }
 }
 
-/// All metrics now, in the format of OpenMetrics 1.0.
+/// All metrics now, in the format of `OpenMetrics` 1.0.
 #[must_use]
 pub fn text() -> String {
     text_of(&Reading::now())
 }
 
-/// All metrics of a reading, in the format of OpenMetrics 1.0.
+/// All metrics of a reading, in the format of `OpenMetrics` 1.0.
 #[must_use]
 pub fn text_of(reading: &Reading) -> String {
     written(reading, Format::OpenMetrics)
@@ -62,7 +62,7 @@ pub fn prometheus_text_of(reading: &Reading) -> String {
     written(reading, Format::Prometheus)
 }
 
-/// What to answer to a scrape, by its header `Accept`: a content type and a text. Who does not ask for OpenMetrics gets the older format.
+/// What to answer to a scrape, by its header `Accept`: a content type and a text. Who does not ask for `OpenMetrics` gets the older format.
 #[must_use]
 pub fn for_accept(accept: Option<&str>) -> (&'static str, String) {
     if accept.is_some_and(|accept| accept.contains("application/openmetrics-text")) {
@@ -121,7 +121,7 @@ fn encode(reading: &Reading, format: Format, encoder: &mut DescriptorEncoder<'_>
     Ok(())
 }
 
-/// What stands before the samples of a family. The encoder of OpenMetrics puts unit and `_total` behind a name by itself.
+/// What stands before the samples of a family. The encoder of `OpenMetrics` puts unit and `_total` behind a name by itself.
 fn descriptor(metric: &Metric, format: Format) -> (Cow<'static, str>, Option<registry::Unit>, MetricType) {
     let kind = match metric.kind {
         Kind::Counter => MetricType::Counter,

@@ -78,4 +78,11 @@ impl Snapshot {
     pub fn since(&self, earlier: &Self) -> Rates {
         Rates::between(earlier, self)
     }
+
+    /// A pause longer than all others.
+    #[cfg(test)]
+    pub(crate) fn with_longest_pause(mut self, pause: Pause) -> Self {
+        self.longest_pauses = [pause; PAUSES_LISTED];
+        self
+    }
 }
