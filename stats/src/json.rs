@@ -125,6 +125,8 @@ pub struct Bytes {
     pub dirty: u64,
     /// For the allocator itself.
     pub metadata: u64,
+    /// What samples take beyond their blocks.
+    pub profiler: u64,
     /// In caches of threads that stayed in the parent.
     pub lost_at_fork: u64,
     /// The sum of these.
@@ -148,6 +150,8 @@ pub struct Large {
     pub allocated_bytes: u64,
     /// Bytes of these frees.
     pub freed_bytes: u64,
+    /// Requests for such blocks that were looked at.
+    pub requests: Requests,
 }
 
 /// Limits, and what they did.
@@ -229,6 +233,27 @@ pub struct Class {
     pub depot_blocks: u64,
     /// Spans that hold blocks of the class.
     pub spans: u64,
+    /// Bytes of each of them.
+    pub span_bytes: u64,
+    /// Of these spans, those without a free block.
+    pub full_spans: u64,
+    /// The others: with one free block, with two or three, with four to seven, and so on.
+    pub spans_by_free: Vec<u32>,
+    /// Free bytes in these spans.
+    pub holes_bytes: u64,
+    /// Requests for such blocks that were looked at.
+    pub requests: Requests,
+}
+
+/// Requests that were looked at, for an estimate of what blocks have beyond what was asked for.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct Requests {
+    /// How many.
+    pub count: u64,
+    /// What their blocks have beyond them, in all.
+    pub slack_bytes: u64,
 }
 
 /// A line of the ledger: see [`crate::Line`].
@@ -499,6 +524,7 @@ impl Heap {
                 holes: bytes.holes as u64,
                 dirty: bytes.dirty as u64,
                 metadata: bytes.metadata as u64,
+                profiler: bytes.profiler as u64,
                 lost_at_fork: bytes.lost_at_fork as u64,
                 committed: bytes.committed() as u64,
                 released: bytes.released as u64,
@@ -510,6 +536,7 @@ impl Heap {
                 frees: large.frees,
                 allocated_bytes: large.allocated_bytes,
                 freed_bytes: large.freed_bytes,
+                requests: Requests::of(&large.requests),
             },
             limits: Limits {
                 memory_limit_bytes: limits.memory_limit.map(|bytes| bytes as u64),
@@ -540,7 +567,18 @@ impl Class {
             thread_cached_blocks: class.thread_cached,
             depot_blocks: class.depot,
             spans: class.spans,
+            span_bytes: class.span_bytes as u64,
+            full_spans: class.full_spans(),
+            spans_by_free: class.spans_by_free.to_vec(),
+            holes_bytes: class.holes_bytes as u64,
+            requests: Requests::of(&class.requests),
         }
+    }
+}
+
+impl Requests {
+    fn of(requests: &freestone::RequestSamples) -> Self {
+        Self { count: requests.count, slack_bytes: requests.slack_bytes }
     }
 }
 

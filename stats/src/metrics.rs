@@ -27,7 +27,7 @@ use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
-use freestone::{Events, PauseKind, SlowPath, SlowPathSnapshot};
+use freestone::{ClassSnapshot, Events, PauseKind, SlowPath, SlowPathSnapshot};
 
 use crate::{Ledger, Part, Process, Snapshot, snapshot};
 
@@ -300,8 +300,8 @@ static ALL: &[Metric] = table! {
         "Magazines taken from depots.", |now, to| to.count(now.events().depot_takes);
     "freestone_depot_puts_total", None Counter, "freestone.depot.puts" "{magazine}", [],
         "Magazines left in depots.", |now, to| to.count(now.events().depot_puts);
-    "freestone_spans", None Gauge, "freestone.spans" "{span}", [],
-        "Spans that hold blocks of a size class.", |now, to| to.amount(now.heap().classes.iter().map(|class| class.spans).fold(0, u64::saturating_add));
+    "freestone_spans", None Gauge, "freestone.spans" "{span}", ["fill" = "freestone.span.fill"],
+        "Spans that hold blocks of a size class, without free blocks (full) and with some (partial); the sum is all.", spans;
     "freestone_span_births_total", None Counter, "freestone.span.births" "{span}", [],
         "Spans that began to hold blocks.", |now, to| to.count(now.events().span_births);
     "freestone_span_deaths_total", None Counter, "freestone.span.deaths" "{span}", [],
@@ -360,6 +360,12 @@ fn limit(limit: Option<usize>, to: &mut Samples) {
     if let Some(bytes) = limit {
         to.amount(bytes as u64);
     }
+}
+
+fn spans(now: &Reading, to: &mut Samples) {
+    let sum = |of: fn(&ClassSnapshot) -> u64| now.heap().classes.iter().map(of).fold(0, u64::saturating_add);
+    to.amount_of("full", sum(ClassSnapshot::full_spans));
+    to.amount_of("partial", sum(|class| class.spans.saturating_sub(class.full_spans())));
 }
 
 fn slow_paths(now: &Reading, to: &mut Samples) {
@@ -622,14 +628,15 @@ pub(crate) mod tests {
         (heap.allocated_bytes, heap.freed_bytes) = (u64::MAX, u64::MAX);
         for class in &mut heap.classes {
             (class.allocations, class.frees, class.spans) = (u64::MAX, u64::MAX - 1, u64::MAX);
-            (class.thread_cached, class.depot) = (u64::MAX, u64::MAX);
+            (class.thread_cached, class.depot, class.spans_by_free) = (u64::MAX, u64::MAX, [u32::MAX; freestone::SPANS_BY_FREE]);
         }
         (heap.large.allocations, heap.large.frees) = (u64::MAX, 0);
         (heap.large.allocated_bytes, heap.large.freed_bytes) = (u64::MAX, 0);
-        let eighth = usize::MAX / 8;
-        heap.bytes.live = eighth;
-        (heap.bytes.thread_cached, heap.bytes.depot, heap.bytes.holes, heap.bytes.dirty) = (eighth, eighth, eighth, eighth);
-        (heap.bytes.metadata, heap.bytes.lost_at_fork, heap.bytes.released) = (eighth, eighth, eighth);
+        // Their sum is one number.
+        let ninth = usize::MAX / 9;
+        (heap.bytes.live, heap.bytes.thread_cached, heap.bytes.depot) = (ninth, ninth, ninth);
+        (heap.bytes.holes, heap.bytes.dirty, heap.bytes.metadata) = (ninth, ninth, ninth);
+        (heap.bytes.profiler, heap.bytes.lost_at_fork, heap.bytes.released) = (ninth, ninth, ninth);
         (heap.limits.memory_limit, heap.limits.hard_limit, heap.limits.held) = (Some(usize::MAX), Some(usize::MAX), usize::MAX);
         // More wait than there are: read at two moments.
         (heap.thread_records, heap.thread_records_pooled) = (0, usize::MAX);

@@ -49,6 +49,9 @@ fn ledger(f: &mut fmt::Formatter<'_>, heap: &freestone::Snapshot) -> fmt::Result
     line("holes", bytes.holes, "free, in spans that are in use")?;
     line("dirty", bytes.dirty, "free pages that still hold memory")?;
     line("metadata", bytes.metadata, "for the allocator itself")?;
+    if bytes.profiler > 0 {
+        line("profiler", bytes.profiler, "what samples take beyond their blocks")?;
+    }
     if bytes.lost_at_fork > 0 {
         line("lost at fork", bytes.lost_at_fork, "in caches of threads that stayed in the parent")?;
     }

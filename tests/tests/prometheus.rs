@@ -81,11 +81,19 @@ fn query(server: SocketAddr, query: &str) -> BTreeMap<String, f64> {
             let labels = series["metric"].as_object().expect("labels");
             let name = labels["__name__"].as_str().expect("a name");
             let own = labels.iter().filter(|(key, _)| !matches!(key.as_str(), "__name__" | "job" | "instance"));
-            let own: Vec<String> = own.map(|(key, value)| format!("{key}={value}")).collect();
+            let own: Vec<String> = own.map(|(key, value)| label(key, value.as_str().expect("a label has a value"))).collect();
             let value = series["value"][1].as_str().and_then(|value| value.parse().ok()).expect("a value");
             (format!("{name}{{{}}}", own.join(",")), value)
         })
         .collect()
+}
+
+/// The ends of buckets are numbers, and one number is written in many ways.
+fn label(key: &str, value: &str) -> String {
+    match value.parse::<f64>() {
+        Ok(end) if key == "le" => format!("le=\"{end:?}\""),
+        _ => format!("{key}={value:?}"),
+    }
 }
 
 /// The samples of a text, in the same form.
@@ -97,7 +105,11 @@ fn samples(text: &str) -> BTreeMap<String, f64> {
         let labels = labels.strip_suffix('"').unwrap_or(labels).replace("=\"", "=\u{0}");
         let mut labels: Vec<String> = labels.split("\",").filter(|label| !label.is_empty()).map(str::to_owned).collect();
         labels.sort();
-        let labels: Vec<String> = labels.iter().map(|label| format!("{}\"", label.replace("=\u{0}", "=\""))).collect();
+        let whole = |text: &String| {
+            let (key, value) = text.split_once("=\u{0}").expect("a label has a value");
+            label(key, value)
+        };
+        let labels: Vec<String> = labels.iter().map(whole).collect();
         (format!("{name}{{{}}}", labels.join(",")), value.parse().expect("a value is a number"))
     };
     text.lines().filter(|line| !line.starts_with('#')).map(sample).collect()
@@ -138,8 +150,8 @@ fn expected(document: &Document) -> BTreeMap<String, f64> {
         is(&format!("freestone_allocation_size_bytes_bucket{{le=\"{end}.0\"}}"), allocations.iter().sum());
         is(&format!("freestone_free_size_bytes_bucket{{le=\"{end}.0\"}}"), frees.iter().sum());
     }
-    is("freestone_allocation_size_bytes_bucket{le=\"+Inf\"}", heap.allocations);
-    is("freestone_free_size_bytes_bucket{le=\"+Inf\"}", heap.frees);
+    is("freestone_allocation_size_bytes_bucket{le=\"inf\"}", heap.allocations);
+    is("freestone_free_size_bytes_bucket{le=\"inf\"}", heap.frees);
     let limits = &heap.limits;
     is("freestone_memory_limit_bytes{}", limits.memory_limit_bytes.expect("set above"));
     is("freestone_hard_limit_bytes{}", limits.hard_limit_bytes.expect("set above"));
@@ -164,7 +176,9 @@ fn expected(document: &Document) -> BTreeMap<String, f64> {
     ] {
         is(&format!("freestone_{name}_total{{}}"), count);
     }
-    is("freestone_spans{}", document.classes.iter().map(|class| class.spans).sum());
+    let with_free = document.classes.iter().flat_map(|class| &class.spans_by_free).map(|&spans| u64::from(spans)).sum();
+    is("freestone_spans{fill=\"full\"}", document.classes.iter().map(|class| class.spans).sum::<u64>() - with_free);
+    is("freestone_spans{fill=\"partial\"}", with_free);
     for (call, count) in [
         ("map", events.maps),
         ("unmap", events.unmaps),
@@ -188,8 +202,8 @@ fn expected(document: &Document) -> BTreeMap<String, f64> {
         let mut up_to_here = 0;
         for bucket in &times.buckets {
             up_to_here += bucket.count;
-            let end = bucket.end_ns.map_or("+Inf".to_owned(), |ns| format!("{:?}", ns as f64 / 1e9));
-            is(&format!("freestone_slow_path_seconds_bucket{{le=\"{end}\",{of_path}}}"), up_to_here);
+            let end = bucket.end_ns.map_or(f64::INFINITY, |ns| ns as f64 / 1e9);
+            is(&format!("freestone_slow_path_seconds_bucket{{le=\"{end:?}\",{of_path}}}"), up_to_here);
         }
         is(&format!("freestone_slow_path_seconds_count{{{of_path}}}"), times.count);
         let seconds = times.total_ns as f64 / 1e9;
