@@ -228,3 +228,38 @@ fn the_page_explains_every_metric() {
         assert!(found == table, "docs/metrics.md is out of date; this test writes it with UPDATE_DOCS=1 in the environment");
     }
 }
+
+/// Every key at any depth, but those of `config`, which are options.
+fn keys(value: &Value, into: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(object) => {
+            for (key, value) in object {
+                into.insert(key.clone());
+                if key != "config" {
+                    keys(value, into);
+                }
+            }
+        }
+        Value::Array(values) => values.iter().for_each(|value| keys(value, into)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_page_explains_every_key_of_the_document() {
+    let document: Value = serde_json::from_str(&freestone_stats::json::stats()).expect("it is JSON");
+    let mut written = BTreeSet::new();
+    keys(&document, &mut written);
+    let page = read("json.md");
+    // `summaries[]` stands for what is in an array.
+    let explained: BTreeSet<&str> =
+        page.split('`').skip(1).step_by(2).flat_map(|word| word.split('.')).map(|word| word.trim_end_matches("[]")).collect();
+    let missing: Vec<&String> = written.iter().filter(|key| !explained.contains(key.as_str())).collect();
+    assert!(missing.is_empty(), "docs/json.md does not explain {missing:?}");
+    let lines = document["ledger"].as_array().expect("lines");
+    assert!(lines.iter().any(|line| line["part"] == "resident"), "{lines:?}");
+    let tuning = read("tuning.md") + &read("c.md");
+    for option in document["config"].as_object().expect("options").keys() {
+        assert!(tuning.contains(option), "nobody explains the option {option}");
+    }
+}
