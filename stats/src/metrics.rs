@@ -319,7 +319,7 @@ static ALL: &[Metric] = table! {
     "freestone_os_refusals_total", None Counter, "freestone.os.refusals" "{call}", [],
         "Calls that the operating system refused.", |now, to| to.count(now.events().refusals);
     "freestone_given_back_bytes_total", Bytes Counter, "freestone.memory.given_back" "By", ["by" = "freestone.memory.given_back.by"],
-        "Memory given back to the operating system; the sum is all of it.", given_back;
+        "Memory given back to the operating system, at leisure, by threads above the soft limit, or because somebody asked; the sum is what went back.", given_back;
     "freestone_ticks_total", None Counter, "freestone.ticks" "{tick}", [],
         "Times that somebody looked whether memory should go back.", |now, to| to.count(now.events().ticks);
     "freestone_recalls_total", None Counter, "freestone.recalls" "{cache}", [],

@@ -205,6 +205,13 @@ fn what_pauses_say() {
     let mut sum = 0;
     for round in 1..=3 {
         rise_and_fall(KEEPS_ALONE, 8 * MIB);
+        // Some of what goes back lies beside these.
+        let mut nth = 0;
+        let mut survivors = burst(KEEPS_ALONE, 8 * MIB, &mut Random::new(seed()));
+        survivors.retain(|_| {
+            nth += 1;
+            nth % 64 == 0
+        });
         let released = control::release_to_os();
         assert!(released >= 6 * MIB, "{released}");
         sum += released as u64;
@@ -217,9 +224,12 @@ fn what_pauses_say() {
         assert_eq!(releases.len() as u64, round);
         let last = releases.last().expect("one a round");
         assert_eq!(last.bytes as usize, released);
+        // Nothing is told twice.
+        assert_eq!(snapshot().pauses[PauseKind::Release as usize].bytes, 0);
         assert!(last.took_ns > 0 && last.took_ns <= summary.max_ns, "{last:?}");
         assert!(last.ended_ns > last_ns, "{last:?}");
         last_ns = last.ended_ns;
+        drop(survivors);
     }
     // And so is what goes back at leisure.
     control::set_retain(Retain::Off);
