@@ -353,3 +353,49 @@ fn promtool_has_nothing_to_say() {
     let (is_content, said) = promtool(&program, &folder, &["check", "rules", alerts.to_str().expect("a path in UTF-8")], "");
     assert!(is_content && said.contains("3 rules found"), "{said}");
 }
+
+/// Six programs, four hours each: one that grows, one whose load comes and goes, one that holds what it does not use, one near its hard limit, one over
+/// its soft limit, and one that does nothing.
+#[test]
+fn alerts_fire_where_they_should_and_nowhere_else() {
+    let Some(program) = find("promtool") else { return };
+    let folder = folder("alerts");
+    // Minutes: the load is a gigabyte for half an hour, and two for another.
+    let sawtooth: String = (0..240).map(|minute| if minute / 30 % 2 == 0 { "1e9 " } else { "2e9 " }).collect();
+    let tests = format!(
+        r#"
+rule_files: [{alerts:?}]
+evaluation_interval: 1m
+tests:
+  - interval: 1m
+    input_series:
+      - {{series: 'freestone_memory_bytes{{class="live", instance="grows"}}', values: '1e9+1e6x240'}}
+      - {{series: 'freestone_memory_bytes{{class="live", instance="comes and goes"}}', values: '{sawtooth}'}}
+      - {{series: 'freestone_memory_bytes{{class="live", instance="retains"}}', values: '1e8+0x240'}}
+      - {{series: 'freestone_memory_bytes{{class="dirty", instance="retains"}}', values: '2e8+0x240'}}
+      - {{series: 'freestone_memory_bytes{{class="holes", instance="retains"}}', values: '2e8+0x240'}}
+      - {{series: 'freestone_held_bytes{{instance="near"}}', values: '91+0x240'}}
+      - {{series: 'freestone_hard_limit_bytes{{instance="near"}}', values: '100+0x240'}}
+      - {{series: 'freestone_held_bytes{{instance="over"}}', values: '90+0x240'}}
+      - {{series: 'freestone_memory_limit_bytes{{instance="over"}}', values: '100+0x240'}}
+      - {{series: 'freestone_limit_exceeded_total{{instance="over"}}', values: '0+3x240'}}
+      - {{series: 'freestone_memory_bytes{{class="live", instance="quiet"}}', values: '1e9+0x240'}}
+      - {{series: 'freestone_memory_bytes{{class="dirty", instance="quiet"}}', values: '4e8+0x240'}}
+      - {{series: 'freestone_held_bytes{{instance="quiet"}}', values: '90+0x240'}}
+      - {{series: 'freestone_hard_limit_bytes{{instance="quiet"}}', values: '100+0x240'}}
+      - {{series: 'freestone_limit_exceeded_total{{instance="quiet"}}', values: '7+0x240'}}
+    promql_expr_test:
+      - expr: 'count by (alertname, instance) (ALERTS{{alertstate="firing"}})'
+        eval_time: 235m
+        exp_samples:
+          - {{labels: '{{alertname="FreestoneLiveMemoryGrows", instance="grows"}}', value: 1}}
+          - {{labels: '{{alertname="FreestoneRetainsMemory", instance="retains"}}', value: 1}}
+          - {{labels: '{{alertname="FreestoneNearMemoryLimit", instance="near"}}', value: 1}}
+          - {{labels: '{{alertname="FreestoneNearMemoryLimit", instance="over"}}', value: 1}}
+"#,
+        alerts = alerts(),
+    );
+    fs::write(folder.join("tests.yml"), tests).expect("the folder can be written to");
+    let (is_content, said) = promtool(&program, &folder, &["test", "rules", "tests.yml"], "");
+    assert!(is_content, "{said}");
+}
