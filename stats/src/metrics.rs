@@ -715,9 +715,7 @@ pub(crate) mod tests {
     fn samples_fit_their_metric_whatever_they_say() {
         check(&Reading::now());
         check(&Reading::of(extreme()));
-        let mut kernel_said = Process::default();
-        kernel_said.resident = Some(u64::MAX);
-        let process = Some(Arc::new(kernel_said));
+        let process = Some(Arc::new(Process { resident: Some(u64::MAX), ..Process::default() }));
         check(&Reading { snapshot: extreme(), process, process_age: Duration::MAX });
     }
 
@@ -795,8 +793,7 @@ pub(crate) mod tests {
         let began = Instant::now();
         let read = |of, seconds, said| {
             let mut has_read = false;
-            let mut process = Process::default();
-            process.resident = Some(said);
+            let process = Process { resident: Some(said), ..Process::default() };
             let (process, age) = recent(&last, of, began + Duration::from_secs(seconds), || {
                 has_read = true;
                 (process, Duration::from_millis(10))

@@ -92,7 +92,7 @@ mod tests {
         let mut snapshot = crate::snapshot();
         (snapshot.heap.allocations, snapshot.heap.events.purges) = (12, 3);
         snapshot.heap.classes[0].allocations = 5;
-        snapshot.heap.bytes.live = 4096;
+        snapshot.heap.bytes.dirty = 4096;
         let reading = Reading::of(snapshot);
         let recorder = DebuggingRecorder::new();
         let told = recorder.snapshotter();
@@ -115,7 +115,7 @@ mod tests {
         assert_eq!(undescribed, BTreeSet::new());
         assert_eq!(values["freestone_allocations_total "], DebugValue::Counter(12));
         assert_eq!(values["freestone_os_calls_total call=purge"], DebugValue::Counter(3));
-        assert_eq!(values["freestone_memory_bytes class=live"], DebugValue::Gauge(4096.0.into()));
+        assert_eq!(values["freestone_memory_bytes class=dirty"], DebugValue::Gauge(4096.0.into()));
         assert_eq!(values["freestone_allocation_size_bytes_bucket le=8"], DebugValue::Counter(5));
         assert_eq!(values["freestone_allocation_size_bytes_bucket le=+Inf"], DebugValue::Counter(5), "they are cumulative");
         assert_eq!(values["freestone_allocation_size_bytes_count "], DebugValue::Counter(5));
