@@ -5,9 +5,10 @@
 //! ```text
 //! cargo run --example opentelemetry
 //!
-//! freestone.memory.used {freestone.memory.class=live} 1523968 By
-//! freestone.memory.used {freestone.memory.class=thread_cache} 11504 By
-//! freestone.memory.allocations 41218 {allocation}
+//! freestone.memory.used {freestone.memory.class=live} 5468524 By
+//! freestone.memory.used {freestone.memory.class=slack} 1025316 By
+//! freestone.memory.used {freestone.memory.class=thread_cache} 49176 By
+//! freestone.memory.allocations 38186 {allocation}
 //! ```
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +18,7 @@ use freestone::Freestone;
 use freestone_stats::metrics::{self, Kind, Metric, Reading, Sample, Value};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Meter, MeterProvider};
-use opentelemetry_sdk::metrics::data::{AggregatedMetrics, MetricData};
+use opentelemetry_sdk::metrics::data::{AggregatedMetrics, MetricData, ResourceMetrics, ScopeMetrics};
 use opentelemetry_sdk::metrics::{InMemoryMetricExporter, PeriodicReader, SdkMeterProvider};
 
 #[global_allocator]
@@ -116,7 +117,7 @@ fn attributes(metric: &Metric, sample: &Sample) -> Vec<KeyValue> {
 
 fn print(exporter: &InMemoryMetricExporter) {
     let exported = exporter.get_finished_metrics().unwrap_or_default();
-    for metric in exported.iter().flat_map(|resource| resource.scope_metrics()).flat_map(|scope| scope.metrics()) {
+    for metric in exported.iter().flat_map(ResourceMetrics::scope_metrics).flat_map(ScopeMetrics::metrics) {
         let line = |attributes: String, value: String| {
             println!("{}{attributes} {value} {}", metric.name(), metric.unit());
         };

@@ -19,7 +19,7 @@ use serde_json::Value;
 mod service;
 
 /// So long it may take Prometheus to start and to scrape.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Where a program is. `None`, and said aloud, where it is not installed.
 fn find(program: &str) -> Option<PathBuf> {
@@ -70,7 +70,8 @@ fn get(server: SocketAddr, path: &str) -> Option<String> {
 
 /// What Prometheus knows of a query: the labels of each series in one line, and its value.
 fn query(server: SocketAddr, query: &str) -> BTreeMap<String, f64> {
-    let encoded: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let encoded: Vec<String> = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let encoded = encoded.concat();
     let Some(body) = get(server, &format!("/api/v1/query?query={encoded}")) else { return BTreeMap::new() };
     let answer: Value = serde_json::from_str(&body).expect("Prometheus answers with JSON");
     assert_eq!(answer["status"], "success", "{query}: {answer}");
@@ -241,7 +242,7 @@ fn prometheus_knows_what_the_document_says() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
     let service = listener.local_addr().expect("it listens");
     // One reading for all that follows: whoever asks allocates, and so would change what is asked for.
-    std::thread::spawn(move || service::serve(&listener, Duration::from_secs(3600)));
+    std::thread::spawn(move || service::serve(&listener, Duration::from_hours(1)));
     let document = get(service, "/stats.json").expect("the service answers");
     let document = Document::parse(&document).expect("it is a document");
     let text = get(service, "/metrics").expect("the service answers");
