@@ -19,10 +19,12 @@
 //!
 //! # What a scrape costs
 //!
-//! A [`Reading`] takes what [`crate::snapshot()`] does, some ten microseconds. Only `freestone_process_resident_bytes` would cost more: the kernel
-//! walks the page tables for it, some 10 ms for every 4 GiB. So that is read again at the earliest after 3,000 times as long as it took,
-//! which is 0.03 % of one processor however large the process and however often somebody scrapes; `freestone_process_age_seconds` says how old it is.
-//! Written as text, 280 lines, everything else takes 0.12 ms, and with 200 threads and 4 GiB 0.4 ms (2026-11-21, EPYC): every second, that is 0.04 %.
+//! A [`Reading`] takes what [`crate::snapshot()`] does. Written as text, 280 lines, that is 0.12 ms, and with 200 threads and 4 GiB live 0.4 ms
+//! (2026-11-21, EPYC): every second, 0.04 % of a processor.
+//!
+//! Only `freestone_process_resident_bytes` is dear: the kernel walks the page tables for it (see [`crate::ledger()`]), which takes 0.5 ms in a small process
+//! and 100 ms where 4 GiB are resident in small pages. So that is read again at the earliest after 3,000 times as long as it took, which is 0.03 % of one
+//! processor however large the process and however often somebody scrapes; `freestone_process_age_seconds` says how old it is.
 
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
