@@ -20,13 +20,14 @@ use freestone::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::metrics::slow_path_key;
+use crate::metrics::{Reading, slow_path_key};
 use crate::{Ledger, Part, Snapshot};
 
 /// The version of the format that this module writes. It goes up when a key changes its meaning or goes away, not when one is added.
 pub const VERSION: u32 = 1;
 
-/// Everything at this moment, the ledger of the whole process included: takes as long as [`crate::ledger()`] does.
+/// Everything at this moment, but for the lines of the process, which are [read again when that is cheap](crate::metrics): fit to be asked for
+/// every second.
 #[must_use]
 pub fn stats() -> String {
     Document::now().to_json()
@@ -63,6 +64,8 @@ pub struct Document {
     pub classes: Vec<Class>,
     /// Every byte in one line.
     pub ledger: Vec<Line>,
+    /// How long ago those lines of the ledger were read that are not the heap's.
+    pub process_age_seconds: f64,
     /// What happens per second.
     pub rates: Windows,
     /// Threads, those with the largest caches first.
@@ -447,15 +450,16 @@ impl std::error::Error for Error {
 }
 
 impl Document {
-    /// Everything at this moment, the ledger of the whole process included: takes as long as [`crate::ledger()`] does.
+    /// Everything at this moment, as in [`stats`].
     #[must_use]
     pub fn now() -> Self {
-        let ledger = crate::ledger();
+        let reading = Reading::now();
         Self {
-            ledger: lines(&ledger),
+            ledger: lines(&reading.ledger()),
+            process_age_seconds: reading.process_age().as_secs_f64(),
             threads: crate::threads().iter().map(Thread::of).collect(),
             config: config(&freestone::control::configuration()),
-            ..Self::of(&ledger.snapshot)
+            ..Self::of(reading.snapshot())
         }
     }
 
@@ -463,7 +467,6 @@ impl Document {
     #[must_use]
     pub fn of(snapshot: &Snapshot) -> Self {
         let heap = &snapshot.heap;
-        let only_heap = Ledger { snapshot: snapshot.clone(), process: crate::Process::default() };
         Self {
             version: VERSION,
             taken_unix_ms: unix_ms(snapshot.taken),
@@ -473,7 +476,8 @@ impl Document {
                 .resident
                 .map(|resident| Resident { total_bytes: resident.total, file_backed_bytes: resident.file_backed }),
             classes: heap.classes.iter().map(Class::of).collect(),
-            ledger: lines(&only_heap),
+            ledger: lines(&Reading::of(snapshot.clone()).ledger()),
+            process_age_seconds: 0.0,
             rates: Windows::default(),
             threads: Vec::new(),
             slow_paths: SlowPath::ALL.iter().map(|&path| SlowPathTimes::of(path, &heap.slow_paths[path as usize])).collect(),

@@ -193,6 +193,19 @@ impl Reading {
     pub fn snapshot(&self) -> &Snapshot {
         &self.snapshot
     }
+
+    /// All lines of the ledger: the heap's as they are now, those of the process as they were [`process_age`](Self::process_age) ago. Only the heap's,
+    /// if it is [of a snapshot](Self::of).
+    #[must_use]
+    pub fn ledger(&self) -> Ledger {
+        Ledger { snapshot: self.snapshot.clone(), process: self.process.as_deref().cloned().unwrap_or_default() }
+    }
+
+    /// How long ago the process was read.
+    #[must_use]
+    pub fn process_age(&self) -> Duration {
+        self.process_age
+    }
 }
 
 /// Everything that there is to export.
@@ -568,14 +581,14 @@ impl LastProcess {
     }
 }
 
-/// What the kernel says of the process, and how old that is. `None`: somebody is reading it for the first time right now.
+/// What the kernel says of the process, and how old that is. `None` only in the child of a fork, where a lock may be held for ever.
 fn recent_process() -> Option<(Arc<Process>, Duration)> {
     static LAST: Mutex<LastProcess> = Mutex::new(LastProcess::of(0));
     let began = Instant::now();
     recent(&LAST, std::process::id(), began, || (Process::read(), began.elapsed()))
 }
 
-/// Reads if that is due, and says what was read last.
+/// Reads if that is due and nobody else does, or if nothing was read yet; says what was read last.
 fn recent(
     last: &Mutex<LastProcess>,
     process: u32,
@@ -586,7 +599,8 @@ fn recent(
     if state.of != process {
         *state = LastProcess::of(process);
     }
-    if state.due.is_none_or(|due| now >= due) && !state.is_being_read {
+    let is_due = state.due.is_none_or(|due| now >= due) && !state.is_being_read;
+    if is_due || state.read.is_none() {
         state.is_being_read = true;
         // Nobody else waits for the kernel: they take what is there.
         drop(state);
@@ -824,11 +838,17 @@ pub(crate) mod tests {
         let last = Mutex::new(LastProcess::of(1));
         let now = Instant::now();
         let read = || (Process::default(), Duration::ZERO);
-        let inner = recent(&last, 1, now, || {
-            assert!(recent(&last, 1, now, || panic!("somebody reads it")).is_none(), "there is nothing yet");
+        let mut reads = 0;
+        let first = recent(&last, 1, now, || {
+            let beside = recent(&last, 1, now, || {
+                reads += 1;
+                read()
+            });
+            assert!(beside.is_some());
             read()
         });
-        assert!(inner.is_some());
+        assert!(first.is_some());
+        assert_eq!(reads, 1, "there was nothing yet");
         let beside = recent(&last, 1, now, || {
             assert!(recent(&last, 1, now, || panic!("somebody reads it")).is_some(), "that of before");
             read()
