@@ -16,7 +16,7 @@ use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use freestone::{
-    Background, Check, Foreign, Fuse, HugePages, Limit, Options, PauseKind, Retain, SlowPath, SlowPathSnapshot, ZeroSize,
+    Background, Check, Foreign, Fuse, HugePages, Limit, Options, PauseKind, Retain, SlowPath, SlowPathSnapshot, Trace, ZeroSize,
 };
 use serde::{Deserialize, Serialize};
 
@@ -54,6 +54,8 @@ pub struct Document {
     pub version: u32,
     /// When the snapshot was taken, in milliseconds since 1970.
     pub taken_unix_ms: u64,
+    /// The same on `CLOCK_MONOTONIC`, in nanoseconds.
+    pub taken_monotonic_ns: u64,
     /// How long ago the heap's first operation was.
     pub uptime_seconds: f64,
     /// The heap as a whole.
@@ -201,7 +203,7 @@ macro_rules! events {
 
 events! {
     exchanges, refills, flushes, depot_takes, depot_puts, span_births, span_deaths, maps, unmaps, purges, advices, moves, refusals,
-    record_births, record_adoptions, ticks, recalls, background_starts, samples, sample_ends, dropped,
+    record_births, record_adoptions, ticks, release_rounds, huge_page_pauses, recalls, background_starts, samples, sample_ends, dropped,
 }
 
 /// What the kernel has in memory for the process.
@@ -470,6 +472,7 @@ impl Document {
         Self {
             version: VERSION,
             taken_unix_ms: unix_ms(snapshot.taken),
+            taken_monotonic_ns: heap.at_ns,
             uptime_seconds: heap.age_ns as f64 / 1e9,
             heap: Heap::of(heap),
             resident: snapshot
@@ -723,6 +726,11 @@ fn config(options: &Options) -> BTreeMap<String, String> {
         ZeroSize::Usable => "usable",
         _ => "unusable",
     };
+    let trace = match options.trace {
+        Trace::Lines => "1",
+        Trace::Anomalies => "2",
+        _ => "0",
+    };
     let pairs = [
         ("check", check.to_owned()),
         ("huge_pages", huge_pages.to_owned()),
@@ -734,6 +742,9 @@ fn config(options: &Options) -> BTreeMap<String, String> {
         ("bypass", u8::from(options.bypass).to_string()),
         ("foreign", foreign.to_owned()),
         ("zero_size", zero_size.to_owned()),
+        ("trace", trace.to_owned()),
+        ("trace_interval", format!("{}ms", options.trace_interval.as_millis())),
+        ("trace_fd", options.trace_fd.to_string()),
     ];
     pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }

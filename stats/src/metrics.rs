@@ -337,6 +337,10 @@ static ALL: &[Metric] = table! {
         "Memory given back to the operating system, at leisure, by threads above the soft limit, or because somebody asked; the sum is what went back.", given_back;
     "freestone_ticks_total", None Counter, "freestone.ticks" "{tick}", [],
         "Times that somebody looked whether memory should go back.", |now, to| to.count(now.events().ticks);
+    "freestone_release_rounds_total", None Counter, "freestone.release_rounds" "{round}", [],
+        "Times that memory was given back: ticks in which it was, assists, and times that somebody asked.", |now, to| to.count(now.events().release_rounds);
+    "freestone_huge_page_pauses_total", None Counter, "freestone.huge_page_pauses" "{pause}", [],
+        "Times that the heap did without huge pages for a while, because the kernel took long to find some.", |now, to| to.count(now.events().huge_page_pauses);
     "freestone_recalls_total", None Counter, "freestone.recalls" "{cache}", [],
         "Caches of sleeping threads that were taken.", |now, to| to.count(now.events().recalls);
 
@@ -554,6 +558,8 @@ fn raise(heap: &mut freestone::Snapshot, before: &freestone::Snapshot) {
         refusals,
         record_births,
         record_adoptions,
+        release_rounds,
+        huge_page_pauses,
         ticks,
         recalls,
         background_starts,

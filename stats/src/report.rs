@@ -145,8 +145,9 @@ fn pauses(f: &mut fmt::Formatter<'_>, snapshot: &Snapshot) -> fmt::Result {
             _ => "other",
         };
         let of = if pause.bytes > 0 { format!(" of {}", ByteSize(pause.bytes)) } else { String::new() };
+        let before = short_time(snapshot.heap.at_ns.saturating_sub(pause.ended_ns));
         let title = if place == 0 { "longest pauses" } else { "" };
-        writeln!(f, "  {title:<18} {:>12}  {what}{of}", short_time(pause.took_ns))?;
+        writeln!(f, "  {title:<18} {:>12}  {what}{of}, {before} before", short_time(pause.took_ns))?;
     }
     Ok(())
 }

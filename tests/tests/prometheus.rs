@@ -174,6 +174,8 @@ fn expected(document: &Document) -> BTreeMap<String, f64> {
         ("os_refusals", events.refusals),
         ("ticks", events.ticks),
         ("recalls", events.recalls),
+        ("release_rounds", events.release_rounds),
+        ("huge_page_pauses", events.huge_page_pauses),
     ] {
         is(&format!("freestone_{name}_total{{}}"), count);
     }
