@@ -39,8 +39,10 @@ pub(crate) struct Requests([Sums; SizeClass::COUNT + 1]);
 
 /// The first so many slow paths of a thread note nothing: small programs have no more, and are not to touch memory for it.
 const NONE_BEFORE: u32 = 128;
-/// Then one of so many does.
-const ONE_IN: u32 = 4;
+/// Those up to here all do, …
+const ALL_BEFORE: u32 = 1024;
+/// … then one of so many.
+const ONE_IN: u32 = 8;
 
 // Relaxed in the whole file: counts, which nobody expects to be of one moment.
 impl Requests {
@@ -50,7 +52,13 @@ impl Requests {
 
     /// Is a thread's slow path of this number one of those that note?
     pub(crate) fn is_sampled(entry: u32) -> bool {
-        entry >= NONE_BEFORE && entry.is_multiple_of(ONE_IN)
+        entry >= NONE_BEFORE && (entry < ALL_BEFORE || entry.is_multiple_of(ONE_IN))
+    }
+
+    /// How many blocks a refill of so many is to leave out, where it comes with a request that is noted: programs that ask for the same sizes in turns
+    /// would else have the same one of them noted each time, if as many turns as a refill has blocks come to a round number.
+    pub(crate) fn jitter(entry: u32, blocks: usize) -> usize {
+        if Self::is_sampled(entry) { (entry.wrapping_mul(0x9e37_79b1) >> 16) as usize % (blocks / 4 + 1) } else { 0 }
     }
 
     /// Somebody asked for so much less than a block of this class has; `None`: than its pages have.
@@ -90,8 +98,17 @@ mod tests {
     }
 
     #[test]
-    fn the_first_are_not_noted_and_then_one_of_four_is() {
+    fn refills_that_come_with_a_note_differ() {
+        assert!((0..128).all(|entry| Requests::jitter(entry, 128) == 0));
+        let jitters: std::collections::BTreeSet<usize> = (128..1024).map(|entry| Requests::jitter(entry, 128)).collect();
+        assert_eq!((jitters.len(), jitters.last()), (33, Some(&32)));
+        assert!((128..1024).all(|entry| Requests::jitter(entry, 3) == 0));
+    }
+
+    #[test]
+    fn the_first_are_not_noted_then_all_then_one_of_eight() {
         assert!(!(0..128).any(Requests::is_sampled));
-        assert_eq!((128..928).filter(|&entry| Requests::is_sampled(entry)).count(), 200);
+        assert!((128..1024).all(Requests::is_sampled));
+        assert_eq!((1024..1824).filter(|&entry| Requests::is_sampled(entry)).count(), 100);
     }
 }

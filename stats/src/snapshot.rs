@@ -66,6 +66,13 @@ fn longest_pauses() -> [Pause; PAUSES_LISTED] {
 }
 
 impl Snapshot {
+    /// All zeros, taken then: to be filled with what was recorded.
+    #[cfg(feature = "recorder")]
+    pub(crate) fn blank(at: Instant) -> Self {
+        let heap = freestone::Snapshot::default();
+        Self { at, taken: SystemTime::UNIX_EPOCH, heap, resident: None, longest_pauses: [Pause::default(); PAUSES_LISTED] }
+    }
+
     /// Of the latest 256 slow paths that took longer than 100 µs, and releases of memory, those that took longest: longest first, 16 at most.
     #[must_use]
     pub fn longest_pauses(&self) -> &[Pause] {

@@ -13,6 +13,7 @@ use crate::config::{EXCHANGE_CHECK_PERIOD, MAGAZINE_BLOCKS_MIN, STACK_ARMED, STA
 use crate::counters::{Counters, Event};
 use crate::histogram::Histogram;
 use crate::magazine::{Magazine, entries_of};
+use crate::requests::Requests;
 use crate::probes;
 use crate::size_class::{Shape, SizeClass};
 use crate::slot::{ARMED_ONE, ColdSlot, SplitSlot, StackSlot, blocks_of};
@@ -292,6 +293,7 @@ fn replenish(hot: &SplitSlot, cold: &ColdSlot, class: SizeClass, household: &imp
         let Some(mut magazine) = resized(cold.take_alloc_magazine(), depth, supply) else { return false };
         // Slow start: as many as there may be by now. Central may give fewer.
         let wanted = depth.min(magazine.capacity());
+        let wanted = wanted - Requests::jitter(household.entry(), wanted);
         let got = supply.refill(class, &mut magazine.room()[..wanted], household.counters(), household.refills());
         magazine.set_range(wanted - got, got);
         household.earn(got * class.bytes());
@@ -468,6 +470,7 @@ pub(crate) fn refill_stack(
             None => {
                 // Half of what it may hold, so that the next free finds room; but a cache line at least, or two threads that are new write to the same.
                 let wanted = (depth / 2).max((LINE_BYTES / class.bytes()).max(1)).min(magazine.capacity());
+                let wanted = wanted - Requests::jitter(household.entry(), wanted);
                 let room = &mut magazine.room()[..wanted];
                 let got = supply.refill(class, room, household.counters(), household.refills());
                 room.copy_within(wanted - got.., 0);

@@ -257,7 +257,7 @@ fn parse(bytes: &[u8]) -> Result<(Recording, Header), ReadError> {
     let mut moments: Vec<(Moment, What)> = Vec::new();
     let mut pauses: Vec<Pause> = Vec::new();
     each(bytes, &header.rings[RingOf::Snapshots as usize], &mut torn, |_, decoder| {
-        let mut snapshot = Snapshot { at: clock.base, taken: UNIX_EPOCH, heap: freestone::Snapshot::default(), resident: None };
+        let mut snapshot = Snapshot::blank(clock.base);
         let mut recorded = Recorded { moment: Moment::default(), snapshot: &mut snapshot };
         recorded.fields(decoder);
         let moment = recorded.moment;

@@ -47,7 +47,7 @@ fn snapshot(number: u64) -> Snapshot {
 const FIELDS: u64 = 10_000;
 
 fn nothing() -> Snapshot {
-    Snapshot { at: Instant::now(), taken: UNIX_EPOCH, heap: freestone::Snapshot::default(), resident: None }
+    Snapshot::blank(Instant::now())
 }
 
 /// One second apart.
@@ -132,7 +132,8 @@ fn what_is_written_comes_back() {
 #[test]
 fn a_real_snapshot_comes_back() {
     let mut writer = with_snapshots(0);
-    let mut real = Snapshot { heap: freestone::snapshot(), ..nothing() };
+    let mut real = nothing();
+    real.heap = freestone::snapshot();
     writer.snapshot(START, &mut real);
     let recording = parse(&mut writer);
     assert!(recording.snapshots[0].heap == real.heap);
