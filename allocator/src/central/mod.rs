@@ -381,10 +381,7 @@ impl Central {
         });
         let released = self.spans.act(
             &mut 0,
-            |spans| {
-                let released = self.end_claim(spans, claimed, purged, class, ground);
-                released
-            },
+            |spans| self.end_claim(spans, claimed, purged, class, ground),
             |spans, magazine| {
                 self.flush_locked(spans, class, magazine.blocks(), ground);
                 emptied(magazine);
