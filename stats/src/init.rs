@@ -8,4 +8,5 @@
 pub fn init() {
     #[cfg(feature = "recorder")]
     crate::recorder::start_from_environment();
+    crate::history::start();
 }

@@ -68,6 +68,7 @@
 
 pub mod adaptive;
 pub mod assert;
+pub mod history;
 mod init;
 #[cfg(feature = "json")]
 pub mod json;
@@ -77,6 +78,7 @@ pub mod metrics;
 pub mod metrics_facade;
 #[cfg(feature = "openmetrics")]
 pub mod openmetrics;
+mod point;
 pub mod pressure;
 mod process;
 mod rates;
@@ -87,10 +89,14 @@ mod slack;
 mod snapshot;
 mod threads;
 pub mod trace;
+pub mod verdict;
 
+pub use history::{Windows, rates};
 pub use init::init;
 pub use ledger::{Ledger, Line, Part, ledger};
+pub use point::Point;
 pub use process::Process;
 pub use rates::Rates;
 pub use snapshot::{Resident, Snapshot, snapshot};
 pub use threads::{Thread, threads};
+pub use verdict::{Diagnosis, Verdict, diagnose};

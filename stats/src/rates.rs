@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use crate::Snapshot;
+use crate::{Point, Snapshot};
 
 /// What happened between two snapshots: counts, and how long it took. Prints as one line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -23,25 +23,16 @@ pub struct Rates {
     pub freed_bytes: u64,
     /// By how many bytes what the program holds has grown; negative if it has shrunk.
     pub live_growth_bytes: i64,
+    /// What the program held meanwhile, in bytes: the mean of both ends.
+    pub live_bytes: u64,
     /// Calls to the operating system.
     pub os_calls: u64,
 }
 
 impl Rates {
     pub(crate) fn between(earlier: &Snapshot, later: &Snapshot) -> Self {
-        let (old, new) = (&earlier.heap, &later.heap);
         let Some(interval) = later.at.checked_duration_since(earlier.at) else { return Self::default() };
-        let allocated_bytes = new.allocated_bytes.saturating_sub(old.allocated_bytes);
-        let freed_bytes = new.freed_bytes.saturating_sub(old.freed_bytes);
-        Self {
-            interval,
-            allocations: new.allocations.saturating_sub(old.allocations),
-            frees: new.frees.saturating_sub(old.frees),
-            allocated_bytes,
-            freed_bytes,
-            live_growth_bytes: allocated_bytes.wrapping_sub(freed_bytes) as i64,
-            os_calls: new.events.os_calls().saturating_sub(old.events.os_calls()),
-        }
+        Self { interval, ..Point::of_another(later).since(&Point::of_another(earlier)) }
     }
 
     /// So many of something, per second. Zero for an interval of zero.
@@ -72,6 +63,18 @@ impl Rates {
     #[must_use]
     pub fn freed_bytes_per_second(&self) -> f64 {
         self.per_second(self.freed_bytes)
+    }
+
+    /// Calls to the operating system per second.
+    #[must_use]
+    pub fn os_calls_per_second(&self) -> f64 {
+        self.per_second(self.os_calls)
+    }
+
+    /// How often per second the program's memory is replaced: bytes allocated per second and live byte. Zero if nothing lives.
+    #[must_use]
+    pub fn churn(&self) -> f64 {
+        if self.live_bytes > 0 { self.allocated_bytes_per_second() / self.live_bytes as f64 } else { 0.0 }
     }
 }
 
@@ -129,9 +132,13 @@ mod tests {
             allocated_bytes: 6 << 20,
             freed_bytes: 7 << 20,
             live_growth_bytes: -(1 << 20),
+            live_bytes: 12 << 20,
             os_calls: 4,
         };
         let line = "in 2.000 s: 3000 allocations (1.5 k/s), 6.0 MiB (3.0 MiB/s); 500 frees (250/s); live -1.0 MiB; 4 OS calls";
         assert_eq!(rates.to_string(), line);
+        assert!((rates.churn() - 0.25).abs() < 1e-9, "3 MiB/s of 12 MiB");
+        assert!((rates.os_calls_per_second() - 2.0).abs() < 1e-9);
+        assert!(Rates { live_bytes: 0, ..rates }.churn().abs() < f64::EPSILON, "nothing lives");
     }
 }
