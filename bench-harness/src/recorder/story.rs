@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use freestone::{ClassSnapshot, PauseKind};
 use freestone_stats::recorder::{Ending, Event, Life, LimitKind, RecordedPause, Recording, What};
-use freestone_stats::{Rates, Snapshot};
+use freestone_stats::{Diagnosis, Rates, Snapshot, verdict};
 
 use super::words::{ALARM, change, clock, count, date, duration, plain, short_duration, size, spark, wrapped};
 
@@ -320,18 +320,13 @@ pub(super) fn pauses(text: &mut String, pauses: &[RecordedPause], since: SystemT
 
 /// What to make of it: the one place that asks for a verdict.
 fn verdict(last: &[Snapshot]) -> String {
-    let (Some(first), Some(end)) = (last.first(), last.last()) else { return String::new() };
-    let rates = end.since(first);
-    let seconds = rates.interval.as_secs_f64();
-    let per_second = if seconds > 0.0 { (rates.live_growth_bytes as f64 / seconds) as i64 } else { 0 };
-    let held = committed(end);
-    let free = held.saturating_sub(live(end));
-    let share = if held > 0 { free as f64 / held as f64 * 100.0 } else { 0.0 };
-    let text = format!(
-        "What the program holds changed by {} ({} per second); of what the heap holds, {} are free ({share:.0} %).",
-        change(rates.live_growth_bytes),
-        change(per_second),
-        size(free),
-    );
-    wrapped(&text, 2)
+    let diagnosis = verdict::of_snapshots(last);
+    let Diagnosis { verdict, confidence, points, .. } = &diagnosis;
+    let mut text = wrapped(&format!("{verdict} ({confidence} confidence, from {points} snapshots): {}", diagnosis.sentence), 2);
+    let grown: Vec<String> = diagnosis.grown.iter().map(ToString::to_string).collect();
+    if !grown.is_empty() {
+        text.push_str(&wrapped(&format!("Most of it in {}.", grown.join(", ")), 2));
+    }
+    text.push_str(&wrapped(&diagnosis.advice, 2));
+    text
 }
