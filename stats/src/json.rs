@@ -13,7 +13,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use freestone::{
     Background, Check, Foreign, Fuse, HugePages, Limit, Options, PauseKind, Retain, SlowPath, SlowPathSnapshot, Trace, ZeroSize,
@@ -21,19 +21,22 @@ use freestone::{
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::{Reading, slow_path_key};
-use crate::{Ledger, Part, Snapshot};
+use crate::{Ledger, Part, Snapshot, verdict};
 
 /// The version of the format that this module writes. It goes up when a key changes its meaning or goes away, not when one is added.
 pub const VERSION: u32 = 1;
 
+/// The verdict is on so much of what lies behind, as far as that is remembered.
+const VERDICT_REACH: Duration = Duration::from_mins(10);
+
 /// Everything at this moment, but for the lines of the process, which are [read again when that is cheap](crate::metrics): fit to be asked for
-/// every second.
+/// every second. The first call starts the [`history`](crate::history) that rates and the verdict are made from.
 #[must_use]
 pub fn stats() -> String {
     Document::now().to_json()
 }
 
-/// What a snapshot says, and nothing that it does not: `rates`, `threads` and `config` are empty.
+/// What a snapshot says, and nothing that it does not: `rates`, `verdict`, `threads` and `config` are empty.
 #[must_use]
 pub fn of(snapshot: &Snapshot) -> String {
     Document::of(snapshot).to_json()
@@ -76,6 +79,8 @@ pub struct Document {
     pub slow_paths: Vec<SlowPathTimes>,
     /// What took its time, one by one.
     pub pauses: Pauses,
+    /// What is going on, in words. `None`: nobody asked.
+    pub verdict: Option<Verdict>,
     /// The options in force, as keys and values of `FREESTONE=key:value`.
     pub config: BTreeMap<String, String>,
 }
@@ -280,7 +285,7 @@ pub struct Line {
     pub meaning: String,
 }
 
-/// What happened lately. `None`: nobody has looked for so long.
+/// What happened lately. `None`: nobody asked.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -310,6 +315,8 @@ pub struct Rates {
     pub freed_bytes: u64,
     /// By how many bytes what the program holds has grown.
     pub live_growth_bytes: i64,
+    /// What it held meanwhile: the mean of both ends.
+    pub live_bytes: u64,
     /// Calls to the operating system.
     pub os_calls: u64,
     /// Blocks allocated per second.
@@ -320,6 +327,61 @@ pub struct Rates {
     pub allocated_bytes_per_second: f64,
     /// Bytes freed per second.
     pub freed_bytes_per_second: f64,
+    /// Calls to the operating system per second.
+    pub os_calls_per_second: f64,
+    /// Bytes allocated per second and live byte.
+    pub churn_per_second: f64,
+}
+
+/// What is going on: see [`crate::Diagnosis`].
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct Verdict {
+    /// `steady`, `leak_suspected`, `fragmentation`, `retention`, `growth_with_load` or `not_ours`.
+    pub verdict: String,
+    /// `low`, `medium` or `high`.
+    pub confidence: String,
+    /// What is going on, in a sentence.
+    pub sentence: String,
+    /// What to do about it, in a sentence.
+    pub advice: String,
+    /// The numbers that led there, the weightiest first.
+    pub figures: Vec<Figure>,
+    /// All that was found, the weightiest first.
+    pub findings: Vec<Finding>,
+    /// Over how long.
+    pub interval_seconds: f64,
+    /// By how many snapshots.
+    pub points: u64,
+}
+
+/// A number that led to a verdict.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct Figure {
+    /// Its name in exports.
+    pub key: String,
+    /// Its name for people.
+    pub name: String,
+    /// The number.
+    pub value: f64,
+    /// What it is in: `bytes`, `bytes_per_second`, `per_second`, `count`, `seconds` or `ratio`.
+    pub unit: String,
+}
+
+/// Something that was found.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct Finding {
+    /// As in [`Verdict`].
+    pub verdict: String,
+    /// How sure that is, as in [`Verdict`].
+    pub confidence: String,
+    /// How many bytes it is about.
+    pub bytes: u64,
 }
 
 /// A thread, or the cache of one that has ended.
@@ -459,6 +521,8 @@ impl Document {
         Self {
             ledger: lines(&reading.ledger()),
             process_age_seconds: reading.process_age().as_secs_f64(),
+            rates: Windows::of(&crate::rates()),
+            verdict: Some(Verdict::of(&verdict::recent(VERDICT_REACH))),
             threads: crate::threads().iter().map(Thread::of).collect(),
             config: config(&freestone::control::configuration()),
             ..Self::of(reading.snapshot())
@@ -485,6 +549,7 @@ impl Document {
             threads: Vec::new(),
             slow_paths: SlowPath::ALL.iter().map(|&path| SlowPathTimes::of(path, &heap.slow_paths[path as usize])).collect(),
             pauses: Pauses::of(snapshot),
+            verdict: None,
             config: BTreeMap::new(),
         }
     }
@@ -618,11 +683,52 @@ impl Rates {
             allocated_bytes: rates.allocated_bytes,
             freed_bytes: rates.freed_bytes,
             live_growth_bytes: rates.live_growth_bytes,
+            live_bytes: rates.live_bytes,
             os_calls: rates.os_calls,
             allocations_per_second: rates.allocations_per_second(),
             frees_per_second: rates.frees_per_second(),
             allocated_bytes_per_second: rates.allocated_bytes_per_second(),
             freed_bytes_per_second: rates.freed_bytes_per_second(),
+            os_calls_per_second: rates.os_calls_per_second(),
+            churn_per_second: rates.churn(),
+        }
+    }
+}
+
+impl Windows {
+    /// In the document's words.
+    #[must_use]
+    pub fn of(windows: &crate::Windows) -> Self {
+        let [last_1s, last_10s, last_60s] =
+            [&windows.last_1s, &windows.last_10s, &windows.last_60s].map(|rates| Some(Rates::of(rates)));
+        Self { last_1s, last_10s, last_60s }
+    }
+}
+
+impl Verdict {
+    /// In the document's words.
+    #[must_use]
+    pub fn of(diagnosis: &crate::Diagnosis) -> Self {
+        let figures = diagnosis.figures.iter().filter(|figure| figure.value.is_finite()).map(|figure| Figure {
+            key: figure.key.to_owned(),
+            name: figure.name.to_owned(),
+            value: figure.value,
+            unit: figure.unit.key().to_owned(),
+        });
+        let findings = diagnosis.findings.iter().map(|found| Finding {
+            verdict: found.verdict.key().to_owned(),
+            confidence: found.confidence.key().to_owned(),
+            bytes: found.bytes,
+        });
+        Self {
+            verdict: diagnosis.verdict.key().to_owned(),
+            confidence: diagnosis.confidence.key().to_owned(),
+            sentence: diagnosis.sentence.clone(),
+            advice: diagnosis.advice.clone(),
+            figures: figures.collect(),
+            findings: findings.collect(),
+            interval_seconds: diagnosis.interval.as_secs_f64(),
+            points: diagnosis.points as u64,
         }
     }
 }
