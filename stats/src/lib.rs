@@ -69,6 +69,8 @@
 pub mod adaptive;
 pub mod assert;
 pub mod history;
+#[cfg(feature = "http")]
+pub mod http;
 mod init;
 #[cfg(feature = "json")]
 pub mod json;
