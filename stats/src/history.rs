@@ -21,6 +21,8 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
+use freestone::anomaly::{self, Anomaly, Thresholds, Vitals};
+
 use crate::{Point, Rates, snapshot};
 
 /// So many points are kept as they were taken: five minutes, at one per second.
@@ -34,6 +36,10 @@ const COARSE: usize = 720;
 static INTERVAL_NS: AtomicU64 = AtomicU64::new(1_000_000_000);
 /// The thread's stack. A snapshot is 14 KiB, and copied a few times where nothing is optimised; what is not touched costs nothing.
 const STACK_BYTES: usize = 512 << 10;
+/// So many anomalies are kept.
+const NOTICED: usize = 64;
+/// Rates of shorter stretches are noise.
+const NOTICED_AFTER_NS: u64 = 900_000_000;
 /// What [`set_interval`] takes.
 const INTERVALS: [Duration; 2] = [Duration::from_millis(10), Duration::from_hours(1)];
 
@@ -92,6 +98,32 @@ pub fn points() -> Vec<Point> {
     points
 }
 
+/// What was wrong at some moment.
+#[derive(Clone, Copy, PartialEq, Debug)]
+#[non_exhaustive]
+pub struct Noticed {
+    /// When, as in [`Point::at_ns`].
+    pub at_ns: u64,
+    /// What.
+    pub anomaly: Anomaly,
+}
+
+/// The latest anomalies, the oldest first, at most 64: the thread holds every second (or every interval, if that is longer) against the
+/// [rules](freestone::anomaly). None before somebody asked for the history to start.
+#[must_use]
+pub fn anomalies() -> Vec<Noticed> {
+    let mut latest = Vec::with_capacity(NOTICED);
+    latest.extend(current().noticed().latest.iter().take(NOTICED));
+    latest
+}
+
+/// How often each [`Kind`](anomaly::Kind) of anomaly was noticed since the history started, in the order of
+/// [`Kind::ALL`](anomaly::Kind::ALL). Only grows.
+#[must_use]
+pub fn anomaly_counts() -> [u64; anomaly::Kind::COUNT] {
+    current().noticed().counts
+}
+
 /// Changes how often a point is taken: every second, unless told otherwise. What is shorter than 10 ms counts as that, what is longer than an
 /// hour as an hour. For tests, and for programs that live for seconds.
 pub fn set_interval(interval: Duration) {
@@ -108,6 +140,29 @@ pub fn set_interval(interval: Duration) {
 pub fn interval() -> Duration {
     // Relaxed: a number.
     Duration::from_nanos(INTERVAL_NS.load(Ordering::Relaxed))
+}
+
+/// Anomalies, bounded.
+struct Latest {
+    latest: VecDeque<Noticed>,
+    counts: [u64; anomaly::Kind::COUNT],
+}
+
+impl Latest {
+    fn new() -> Self {
+        Self { latest: VecDeque::with_capacity(NOTICED), counts: [0; anomaly::Kind::COUNT] }
+    }
+
+    /// Allocates nothing.
+    fn push(&mut self, at_ns: u64, anomaly: Anomaly) {
+        if self.latest.len() == NOTICED {
+            self.latest.pop_front();
+        }
+        self.latest.push_back(Noticed { at_ns, anomaly });
+        if let Some(place) = anomaly::Kind::ALL.iter().position(|&kind| kind == anomaly.kind) {
+            self.counts[place] += 1;
+        }
+    }
 }
 
 /// Points, bounded.
@@ -167,6 +222,7 @@ impl Ring {
 struct History {
     pid: u32,
     ring: Mutex<Ring>,
+    noticed: Mutex<Latest>,
     /// Is there a thread, or about to be?
     is_running: AtomicBool,
     sampler: OnceLock<Thread>,
@@ -211,12 +267,23 @@ impl History {
             Err(TryLockError::WouldBlock) => None,
         });
         old.iter().flat_map(|old| old.iter()).for_each(|point| ring.push(point));
-        Self { pid, ring: Mutex::new(ring), is_running: AtomicBool::new(false), sampler: OnceLock::new() }
+        Self {
+            pid,
+            ring: Mutex::new(ring),
+            noticed: Mutex::new(Latest::new()),
+            is_running: AtomicBool::new(false),
+            sampler: OnceLock::new(),
+        }
     }
 
     /// Nothing panics with the lock held that leaves the ring in parts.
     fn ring(&self) -> MutexGuard<'_, Ring> {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As above.
+    fn noticed(&self) -> MutexGuard<'_, Latest> {
+        self.noticed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn start(&'static self) {
@@ -235,9 +302,16 @@ impl History {
 
     fn sample_for_ever(&self) -> ! {
         let mut last = Instant::now();
+        let mut before = Box::new(snapshot().heap);
         loop {
-            let point = Point::of(&snapshot());
+            let now = snapshot();
+            let point = Point::of(&now);
             self.ring().push(point);
+            if now.heap.at_ns.saturating_sub(before.at_ns) >= NOTICED_AFTER_NS {
+                let vitals = Vitals::between(&before, &now.heap);
+                anomaly::find(&vitals, &Thresholds::DEFAULT, |found| self.noticed().push(point.at_ns, found));
+                *before = now.heap;
+            }
             // It may have been woken for nothing, or because the interval has changed.
             loop {
                 let waits = interval().saturating_sub(last.elapsed());

@@ -350,6 +350,8 @@ pub struct Verdict {
     pub figures: Vec<Figure>,
     /// All that was found, the weightiest first.
     pub findings: Vec<Finding>,
+    /// What was wrong meanwhile: the worst of each kind.
+    pub anomalies: Vec<Anomaly>,
     /// Over how long.
     pub interval_seconds: f64,
     /// By how many snapshots.
@@ -382,6 +384,25 @@ pub struct Finding {
     pub confidence: String,
     /// How many bytes it is about.
     pub bytes: u64,
+}
+
+/// Something that a heap should not be doing: see [`freestone::anomaly`].
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct Anomaly {
+    /// Its name, such as `refault_loop`.
+    pub kind: String,
+    /// What it is, and what to do about it.
+    pub explanation: String,
+    /// What was measured.
+    pub value: f64,
+    /// What it is above.
+    pub threshold: f64,
+    /// What both are in.
+    pub unit: String,
+    /// The size of the blocks that it is about, where it is about a size class.
+    pub block_bytes: Option<u64>,
 }
 
 /// A thread, or the cache of one that has ended.
@@ -727,8 +748,22 @@ impl Verdict {
             advice: diagnosis.advice.clone(),
             figures: figures.collect(),
             findings: findings.collect(),
+            anomalies: diagnosis.anomalies.iter().map(Anomaly::of).collect(),
             interval_seconds: diagnosis.interval.as_secs_f64(),
             points: diagnosis.points as u64,
+        }
+    }
+}
+
+impl Anomaly {
+    fn of(anomaly: &freestone::anomaly::Anomaly) -> Self {
+        Self {
+            kind: anomaly.kind.name().to_owned(),
+            explanation: anomaly.kind.explanation().to_owned(),
+            value: if anomaly.value.is_finite() { anomaly.value } else { 0.0 },
+            threshold: anomaly.threshold,
+            unit: anomaly.kind.unit().to_owned(),
+            block_bytes: anomaly.block_bytes().map(|bytes| bytes as u64),
         }
     }
 }

@@ -30,9 +30,9 @@ use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
-use freestone::{ClassSnapshot, Events, PauseKind, SlowPath, SlowPathSnapshot};
+use freestone::{ClassSnapshot, Events, PauseKind, SlowPath, SlowPathSnapshot, anomaly};
 
-use crate::{Ledger, Part, Process, Snapshot, snapshot};
+use crate::{Ledger, Part, Process, Snapshot, history, snapshot};
 
 /// A family of numbers.
 #[derive(Clone, Copy, Debug)]
@@ -331,6 +331,8 @@ static ALL: &[Metric] = table! {
         "How long slow paths took; they may lie in each other, a map in a refill.", slow_paths;
     "freestone_os_calls_total", None Counter, "freestone.os.calls" "{call}", ["call" = "freestone.os.call"],
         "Calls to the operating system; the sum is all of them.", os_calls;
+    "freestone_anomalies_total", None Counter, "freestone.anomalies" "{anomaly}", ["kind" = "freestone.anomaly.kind"],
+        "Seconds in which something was wrong, by rule, since the history started: by init, rates, or the JSON document.", anomalies;
     "freestone_os_refusals_total", None Counter, "freestone.os.refusals" "{call}", [],
         "Calls that the operating system refused.", |now, to| to.count(now.events().refusals);
     "freestone_given_back_bytes_total", Bytes Counter, "freestone.memory.given_back" "By", ["by" = "freestone.memory.given_back.by"],
@@ -394,6 +396,12 @@ fn slow_paths(now: &Reading, to: &mut Samples) {
         let end = |bucket| SlowPathSnapshot::bucket_end_ns(bucket).map_or(f64::INFINITY, seconds);
         let buckets = times.buckets.iter().enumerate().map(|(bucket, &count)| (end(bucket), count)).collect();
         to.put([slow_path_key(path).into()], Value::Histogram(Histogram::new(buckets, seconds(times.total_ns))));
+    }
+}
+
+fn anomalies(_: &Reading, to: &mut Samples) {
+    for (kind, count) in anomaly::Kind::ALL.iter().zip(history::anomaly_counts()) {
+        to.count_of(kind.name(), count);
     }
 }
 

@@ -13,8 +13,8 @@ use crate::config::{EXCHANGE_CHECK_PERIOD, MAGAZINE_BLOCKS_MIN, STACK_ARMED, STA
 use crate::counters::{Counters, Event};
 use crate::histogram::Histogram;
 use crate::magazine::{Magazine, entries_of};
-use crate::requests::Requests;
 use crate::probes;
+use crate::requests::Requests;
 use crate::size_class::{Shape, SizeClass};
 use crate::slot::{ARMED_ONE, ColdSlot, SplitSlot, StackSlot, blocks_of};
 use crate::supply::{Supply, depth_max, depth_min};

@@ -14,11 +14,12 @@ use std::sync::{Arc, Mutex, MutexGuard, Once, OnceLock, PoisonError, TryLockErro
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use freestone::anomaly::{self, Thresholds, Vitals};
 use freestone::{PAUSES_KEPT, Pause, control};
 use memmap2::{Advice, MmapMut, MmapOptions};
 
 use super::file::{self, Identity};
-use super::format::{Header, LimitFields, Moment, Recorded, Ring};
+use super::format::{Header, LimitFields, Moment, Recorded, Ring, TEXT_BYTES_MAX};
 use super::writer::{self, SLOT_BYTES_MAX, Writer};
 use super::{Ending, LimitKind, StartError, bus, surroundings};
 use crate::Snapshot;
@@ -423,7 +424,18 @@ fn write_limits(writer: &mut Writer<MmapMut>, moment: Moment, near: u8, earlier:
 }
 
 /// What rules find strange between two looks.
-fn write_anomalies(_writer: &mut Writer<MmapMut>, _moment: Moment, _earlier: Option<&Snapshot>, _later: &Snapshot) {}
+fn write_anomalies(writer: &mut Writer<MmapMut>, moment: Moment, earlier: Option<&Snapshot>, later: &Snapshot) {
+    let Some(earlier) = earlier else { return };
+    anomaly::find(&Vitals::between(&earlier.heap, &later.heap), &Thresholds::DEFAULT, |found| {
+        // On the stack: this thread allocates nothing. What is longer is cut off.
+        let mut text = [0_u8; TEXT_BYTES_MAX];
+        let mut room = &mut text[..];
+        let _ = write!(room, "{found}");
+        let left = room.len();
+        let text = text[..TEXT_BYTES_MAX - left].utf8_chunks().next().map_or("", |chunk| chunk.valid());
+        writer.anomaly(moment, found.kind.name(), text);
+    });
+}
 
 /// The longest pauses since the newest that was written. Returns the end of the newest now.
 fn write_pauses(writer: &mut Writer<MmapMut>, written_ns: u64) -> u64 {

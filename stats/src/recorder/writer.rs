@@ -74,7 +74,6 @@ impl<M: AsMut<[u8]>> Writer<M> {
         });
     }
 
-    #[allow(dead_code)] // Until there are rules.
     pub(super) fn anomaly(&mut self, mut moment: Moment, name: &str, text: &str) {
         self.put(RingOf::Events, EVENT_ANOMALY, |encoder| {
             moment.fields(encoder);

@@ -244,7 +244,8 @@ pub struct Diagnosis {
     /// Where the program holds more than it did, by size class, the most first: up to three. Empty where nothing grows that is the heap's, and where
     /// only points are known ([`judge`]).
     pub grown: Vec<Grown>,
-    /// What rules about anomalies found between the first and the last. Empty where only points are known.
+    /// What rules about anomalies found between the first and the last; for [`recent`], the worst of each kind that the
+    /// [`history`] noticed. Empty where only points are known.
     pub anomalies: Vec<Anomaly>,
     /// From the first point to the last.
     pub interval: Duration,
@@ -360,5 +361,14 @@ pub fn recent(reach: Duration) -> Diagnosis {
     let mut points: Vec<Point> =
         history::points().into_iter().filter(|point| (since_ns..now.at_ns).contains(&point.at_ns)).collect();
     points.push(now);
-    judge(&points)
+    let mut anomalies: Vec<Anomaly> = Vec::new();
+    for noticed in history::anomalies().into_iter().filter(|noticed| noticed.at_ns >= since_ns) {
+        match anomalies.iter_mut().find(|known| known.kind == noticed.anomaly.kind) {
+            // Of each kind the worst.
+            Some(known) if known.value < noticed.anomaly.value => *known = noticed.anomaly,
+            Some(_) => {}
+            None => anomalies.push(noticed.anomaly),
+        }
+    }
+    Diagnosis { anomalies, ..judge(&points) }
 }
