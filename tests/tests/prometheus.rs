@@ -197,6 +197,10 @@ fn expected(document: &Document) -> BTreeMap<String, f64> {
     }
     is("freestone_thread_records{state=\"in_use\"}", heap.thread_records - heap.thread_records_pooled);
     is("freestone_thread_records{state=\"waiting\"}", heap.thread_records_pooled);
+    // The reading is older than the first second that the history could look at.
+    for kind in freestone::anomaly::Kind::ALL {
+        is(&format!("freestone_anomalies_total{{kind=\"{}\"}}", kind.name()), 0);
+    }
     is("freestone_background_thread{}", u64::from(heap.background_thread));
     is("freestone_approximate{}", u64::from(heap.approximate));
     for times in &document.slow_paths {
