@@ -1,5 +1,4 @@
-//! What the Freestone allocator counts, for people: numbers of a moment, rates between two moments, a report in plain text; and what
-//! a program can do about it: callbacks under pressure, retention that follows the load.
+//! What your memory is doing, for people: every byte in one line, and a verdict in words.
 //!
 //! ```
 //! use freestone::Freestone;
@@ -15,10 +14,31 @@
 //! assert!(rates.allocations >= 1000);
 //! println!("{rates}");   // 1013 allocations (12.8 M/s), 52.1 KiB (675 MiB/s); …
 //! println!("{after}");   // where every byte is, and which size classes hold the most
+//! println!("{}", freestone_stats::diagnose(&before, &after));   // is that a leak?
 //! # drop(words);
 //! ```
 //!
-//! Reading allocates nothing, stops nobody, and takes some ten microseconds. Formatting allocates, like all formatting.
+//! | question | answer |
+//! |---|---|
+//! | What did the heap do, and what does it hold? | [`snapshot()`]: exact, allocates nothing, 5 µs and up to 0.5 µs a thread |
+//! | Whose memory is it, in the whole process? | [`ledger()`]: every byte in one line, with an explicit *unexplained*; some milliseconds |
+//! | How fast? | [`rates()`]: of the last second, ten, and minute; or [`Snapshot::since`] |
+//! | Is it a leak? | [`diagnose`]: one of six words, with the numbers that led there and what to do |
+//! | Which thread? | [`threads()`] |
+//! | What was it doing when nobody looked? | [`history`], [`trace`], and the module `recorder`, whose file outlives SIGKILL |
+//! | Does this function allocate? | [`mod@assert`], in tests |
+//! | What can the program do about it? | [`pressure`], [`adaptive`] |
+//!
+//! [`init()`] starts whatever the environment asks for: one line in `main`.
+//!
+//! | feature | brings | crates |
+//! |---|---|---|
+//! | – | all of the above but the recorder | `crossbeam-epoch`, `bytesize` |
+//! | `json` | everything as one versioned document | `serde`, `serde_json` |
+//! | `openmetrics` | [metrics](metrics::all) as text, and a collector for your registry | `prometheus-client` |
+//! | `metrics` | the same through the facade | `metrics` |
+//! | `http` | a router for `axum`, a server for programs without a runtime, a live page | `axum`, `hyper`, `tokio` |
+//! | `recorder` | the last minutes in a file | `memmap2`, `crc32fast` |
 //!
 //! # Pressure
 //!

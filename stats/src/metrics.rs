@@ -178,7 +178,7 @@ impl Reading {
     pub fn now() -> Self {
         let mut snapshot = snapshot();
         never_back(&mut snapshot.heap);
-        let (process, process_age) = recent_process().unzip();
+        let (process, process_age) = recent_process(&snapshot).unzip();
         Self { snapshot, process, process_age: process_age.unwrap_or_default() }
     }
 
@@ -595,11 +595,27 @@ impl LastProcess {
     }
 }
 
-/// What the kernel says of the process, and how old that is. `None` only in the child of a fork, where a lock may be held for ever.
-fn recent_process() -> Option<(Arc<Process>, Duration)> {
+/// What the kernel says of the process, and how old that is. `None` in the child of a fork, where a lock may be held for ever, and in the first
+/// minutes of a process that has so much in memory that to read it once were more than its share of that time already.
+fn recent_process(snapshot: &Snapshot) -> Option<(Arc<Process>, Duration)> {
     static LAST: Mutex<LastProcess> = Mutex::new(LastProcess::of(0));
-    let began = Instant::now();
-    recent(&LAST, std::process::id(), began, || (Process::read(), began.elapsed()))
+    let (began, process) = (Instant::now(), std::process::id());
+    let is_first = patient_lock(&LAST).is_some_and(|last| last.of != process || last.read.is_none());
+    let age = Duration::from_nanos(snapshot.heap.age_ns);
+    if is_first && age < likely_duration(snapshot).saturating_mul(PAUSE_BETWEEN_READS) {
+        return None;
+    }
+    recent(&LAST, process, began, || (Process::read(), began.elapsed()))
+}
+
+/// How long the walk over the process will take, if its pages are small. Nothing that is worth waiting for in small processes.
+fn likely_duration(snapshot: &Snapshot) -> Duration {
+    const PAGE_BYTES: u64 = 4096;
+    const PAGE_NS: u64 = 35;
+    /// 8 ms.
+    const SMALL_BYTES: u64 = 1 << 30;
+    let resident = snapshot.resident.map_or(0, |resident| resident.total);
+    Duration::from_nanos(if resident < SMALL_BYTES { 0 } else { resident / PAGE_BYTES * PAGE_NS })
 }
 
 /// Reads if that is due and nobody else does, or if nothing was read yet; says what was read last.
