@@ -38,7 +38,7 @@ impl Sums {
 pub(crate) struct Requests([Sums; SizeClass::COUNT + 1]);
 
 /// The first so many slow paths of a thread note nothing: small programs have no more, and are not to touch memory for it.
-const NONE_BEFORE: u32 = 128;
+const NONE_BEFORE: u32 = 256;
 /// Those up to here all do, …
 const ALL_BEFORE: u32 = 1024;
 /// … then one of so many.
@@ -99,16 +99,16 @@ mod tests {
 
     #[test]
     fn refills_that_come_with_a_note_differ() {
-        assert!((0..128).all(|entry| Requests::jitter(entry, 128) == 0));
-        let jitters: std::collections::BTreeSet<usize> = (128..1024).map(|entry| Requests::jitter(entry, 128)).collect();
+        assert!((0..256).all(|entry| Requests::jitter(entry, 128) == 0));
+        let jitters: std::collections::BTreeSet<usize> = (256..1024).map(|entry| Requests::jitter(entry, 128)).collect();
         assert_eq!((jitters.len(), jitters.last()), (33, Some(&32)));
-        assert!((128..1024).all(|entry| Requests::jitter(entry, 3) == 0));
+        assert!((256..1024).all(|entry| Requests::jitter(entry, 3) == 0));
     }
 
     #[test]
     fn the_first_are_not_noted_then_all_then_one_of_eight() {
-        assert!(!(0..128).any(Requests::is_sampled));
-        assert!((128..1024).all(Requests::is_sampled));
+        assert!(!(0..256).any(Requests::is_sampled));
+        assert!((256..1024).all(Requests::is_sampled));
         assert_eq!((1024..1824).filter(|&entry| Requests::is_sampled(entry)).count(), 100);
     }
 }

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use freestone::anomaly::{self, Anomaly, Thresholds, Vitals};
 
+use crate::own_thread::without_signals;
 use crate::{Point, Rates, snapshot};
 
 /// So many points are kept as they were taken: five minutes, at one per second.
@@ -323,22 +324,6 @@ impl History {
             last = Instant::now();
         }
     }
-}
-
-/// Runs `spawn` with all signals blocked: threads inherit that, and signals of the program are none of ours.
-fn without_signals<T>(spawn: impl FnOnce() -> T) -> T {
-    let mut all = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
-    let mut old = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: a place to write to.
-    unsafe { libc::sigfillset(all.as_mut_ptr()) };
-    // SAFETY: filled by the call before, and a place to write to.
-    let blocked = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), old.as_mut_ptr()) } == 0;
-    let result = spawn();
-    if blocked {
-        // SAFETY: written by the call that blocked them.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, old.as_ptr(), std::ptr::null_mut()) };
-    }
-    result
 }
 
 #[cfg(test)]

@@ -100,6 +100,7 @@ pub mod metrics;
 pub mod metrics_facade;
 #[cfg(feature = "openmetrics")]
 pub mod openmetrics;
+mod own_thread;
 mod point;
 pub mod pressure;
 mod process;

@@ -132,10 +132,12 @@ pub(crate) unsafe fn move_mapping(from: usize, from_bytes: usize, to: usize, to_
 
 /// The kernel's page, in bytes: 4096 on most machines, 16 or 64 KiB on some.
 pub(crate) fn page_bytes() -> usize {
-    static PAGE_BYTES: AtomicUsize = AtomicUsize::new(0);
-    // Relaxed: the value is a constant of the system; whoever reads zero asks again.
+    /// Not zero, so that it lies among the program's data, of which every process has a page, and not on a page of zeros of its own.
+    const UNKNOWN: usize = 1;
+    static PAGE_BYTES: AtomicUsize = AtomicUsize::new(UNKNOWN);
+    // Relaxed: the value is a constant of the system; whoever finds it unknown asks again.
     let known = PAGE_BYTES.load(Ordering::Relaxed);
-    if known != 0 {
+    if known != UNKNOWN {
         return known;
     }
     // SAFETY: reads the auxiliary vector.

@@ -13,7 +13,7 @@ use std::future::{Future, poll_fn};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
 use std::pin::pin;
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -74,22 +74,15 @@ pub fn serve(address: impl ToSocketAddrs) -> Result<Server, ServeError> {
 }
 
 /// Serves at what `FREESTONE_HTTP` says, until the process ends; nothing if it says nothing, or the process has somebody else's rights. What goes
-/// wrong is one line on standard error. Only the first call does anything.
+/// wrong is one line on standard error.
 pub(crate) fn start_from_environment() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        // SAFETY: reads a table that the kernel left on the stack.
-        let is_secure = unsafe { libc::getauxval(libc::AT_SECURE) } != 0;
-        let Some(address) = std::env::var_os("FREESTONE_HTTP").filter(|address| !address.is_empty() && !is_secure) else {
-            return;
-        };
-        let address = address.to_string_lossy();
-        match serve(&*address) {
-            Ok(server) => server.detach(),
-            // That nobody listens is no reason to panic.
-            Err(error) => drop(writeln!(io::stderr(), "freestone: FREESTONE_HTTP={}: {error}", address.escape_debug())),
-        }
-    });
+    let Some(address) = crate::init::environment("FREESTONE_HTTP") else { return };
+    let address = address.to_string_lossy();
+    match serve(&*address) {
+        Ok(server) => server.detach(),
+        // That nobody listens is no reason to panic.
+        Err(error) => drop(writeln!(io::stderr(), "freestone: FREESTONE_HTTP={}: {error}", address.escape_debug())),
+    }
 }
 
 /// A server that is more than the default one: reachable from elsewhere, or by a name.
@@ -143,7 +136,7 @@ impl Builder {
         let address = listener.local_addr().map_err(ServeError::Start)?;
         let (stop, stopped) = oneshot::channel();
         let routes = routes::of_own_server().layer(middleware::from_fn_with_state(Arc::from(self.hosts), check_host));
-        let thread = signals::without(|| {
+        let thread = crate::own_thread::without_signals(|| {
             let named = std::thread::Builder::new().name("freestone-http".to_owned()).stack_size(STACK_BYTES);
             named.spawn(move || run(&runtime, listener, routes, stopped))
         });
@@ -339,29 +332,6 @@ async fn check_host(State(named): State<Arc<[String]>>, request: Request, next: 
     match guard::check_host(request.uri(), request.headers(), &named) {
         Ok(()) => next.run(request).await,
         Err(why) => (StatusCode::MISDIRECTED_REQUEST, format!("{why}\n")).into_response(),
-    }
-}
-
-mod signals {
-    //! A thread that nobody knows of must not be the one that a signal interrupts: programs that wait for signals on a thread of
-    //! their own block them everywhere else.
-
-    use std::mem::MaybeUninit;
-
-    /// Runs `start` with all signals blocked, so that threads it starts are born with that.
-    pub(super) fn without<T>(start: impl FnOnce() -> T) -> T {
-        let mut all = MaybeUninit::<libc::sigset_t>::uninit();
-        let mut before = MaybeUninit::<libc::sigset_t>::uninit();
-        // SAFETY: `all` has room for a set, which the call fills.
-        unsafe { libc::sigfillset(all.as_mut_ptr()) };
-        // SAFETY: `all` was filled above, and `before` has room for what was blocked so far.
-        let failed = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) };
-        let result = start();
-        if failed == 0 {
-            // SAFETY: the call above succeeded, so it wrote `before`; nobody reads what is blocked now.
-            unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
-        }
-        result
     }
 }
 

@@ -236,9 +236,7 @@ impl Ending {
 /// Records to where `FREESTONE_RECORDER` says, until the process ends; nothing if it says nothing, or the process has somebody else's rights. What
 /// goes wrong is one line on standard error.
 pub(crate) fn start_from_environment() {
-    // SAFETY: reads a table that the kernel left on the stack.
-    let is_secure = unsafe { libc::getauxval(libc::AT_SECURE) } != 0;
-    let Some(path) = std::env::var_os("FREESTONE_RECORDER").filter(|path| !path.is_empty() && !is_secure) else { return };
+    let Some(path) = crate::init::environment("FREESTONE_RECORDER") else { return };
     match start(recording::with_pid(&path)) {
         Ok(recorder) => recorder.forever(),
         // That nobody listens is no reason to panic.

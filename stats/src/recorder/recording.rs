@@ -8,7 +8,6 @@ use std::mem;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{self, Path, PathBuf};
 use std::process;
-use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, OnceLock, PoisonError, TryLockError};
 use std::thread::{self, JoinHandle, Thread};
@@ -23,6 +22,7 @@ use super::format::{Header, LimitFields, Moment, Recorded, Ring, TEXT_BYTES_MAX}
 use super::writer::{self, SLOT_BYTES_MAX, Writer};
 use super::{Ending, LimitKind, StartError, bus, surroundings};
 use crate::Snapshot;
+use crate::own_thread::without_signals;
 use crate::pressure::{self, Subscription, Threshold};
 
 /// The thread's name, as `top` shows it.
@@ -288,29 +288,8 @@ enum Whereabouts {
 }
 
 fn spawn(shared: Arc<Shared>, seen: Seen) -> Result<JoinHandle<()>, StartError> {
-    // The program's signals are not for this thread. It inherits what is blocked here and now.
-    let before = block_signals();
-    let spawned =
-        thread::Builder::new().name(THREAD_NAME.to_owned()).stack_size(STACK_BYTES).spawn(move || record(&shared, seen));
-    // SAFETY: a set that was written by the same call.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, ptr::null_mut()) };
-    spawned.map_err(StartError::Thread)
-}
-
-/// Blocks all signals but those that a thread brings upon itself. Returns what was blocked before.
-fn block_signals() -> libc::sigset_t {
-    // SAFETY: a set is numbers.
-    let mut all: libc::sigset_t = unsafe { mem::zeroed() };
-    let mut before = all;
-    // SAFETY: the set is writable.
-    unsafe { libc::sigfillset(&raw mut all) };
-    for own in [libc::SIGBUS, libc::SIGSEGV, libc::SIGILL, libc::SIGFPE, libc::SIGABRT, libc::SIGTRAP, libc::SIGSYS] {
-        // SAFETY: as above.
-        unsafe { libc::sigdelset(&raw mut all, own) };
-    }
-    // SAFETY: both sets are valid.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before) };
-    before
+    let thread = thread::Builder::new().name(THREAD_NAME.to_owned()).stack_size(STACK_BYTES);
+    without_signals(|| thread.spawn(move || record(&shared, seen))).map_err(StartError::Thread)
 }
 
 /// Asks for calls when a limit is near. Where no limit is set nobody is asked: a registration starts the heap's background thread.
