@@ -1,4 +1,4 @@
-//! Works a little, and says where every byte of the process is.
+//! Works a little, and says where every byte of the process is. What comes out, and what each line means, is in `docs/ledger.md`.
 
 use freestone::Freestone;
 

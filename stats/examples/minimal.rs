@@ -2,7 +2,17 @@
 //!
 //! ```text
 //! $ cargo run -p freestone-stats --example minimal
-//! OUTPUT
+//! in 0.107 s: 377779 allocations (3.5 M/s), 15.4 MiB (144.3 MiB/s); 266089 frees (2.5 M/s); live +7.6 MiB; 7 OS calls
+//! freestone: 7.6 MiB live in 111692 blocks
+//!   live                7.6 MiB   the program has it
+//!   thread caches      21.3 KiB   free, at hand for the thread that freed it
+//!   depots            442.0 KiB   free, on its way between threads
+//!   holes             459.0 KiB   free, in spans that are in use
+//!   dirty               5.4 MiB   free pages that still hold memory
+//!   metadata          341.5 KiB   for the allocator itself
+//!   = committed        14.2 MiB   the most of it that can be resident
+//!   released            1.5 MiB   address space without memory
+//!   …
 //! ```
 
 use freestone::Freestone;

@@ -1,6 +1,14 @@
 //! A cache that grows until callbacks say that memory is short, and sheds.
 //!
 //! The limit is what the environment says (`FREESTONE_MEMORY_LIMIT=64MiB`); else this program sets its own.
+//!
+//! ```text
+//! $ cargo run -p freestone-stats --example pressure
+//! 70 % of the limit: 46888 KiB are held
+//!   shed: 158 entries stay, 6276 KiB went back to the system
+//! 90 % of the limit: 59044 KiB are held
+//!   shed: 55 entries stay, 44800 KiB went back to the system
+//! ```
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;

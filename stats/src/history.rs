@@ -33,6 +33,8 @@ const GROUP: usize = 30;
 /// So many of these are kept: six hours.
 const COARSE: usize = 720;
 
+static THRESHOLDS: Mutex<Thresholds> = Mutex::new(Thresholds::DEFAULT);
+
 /// How long the thread sleeps.
 static INTERVAL_NS: AtomicU64 = AtomicU64::new(1_000_000_000);
 /// The thread's stack. A snapshot is 14 KiB, and copied a few times where nothing is optimised; what is not touched costs nothing.
@@ -116,6 +118,18 @@ pub fn anomalies() -> Vec<Noticed> {
     let mut latest = Vec::with_capacity(NOTICED);
     latest.extend(current().noticed().latest.iter().take(NOTICED));
     latest
+}
+
+/// Changes what counts as an anomaly, for the history and for all that is made from it: [`anomalies`], [`diagnose`](crate::diagnose),
+/// [`verdict::recent`](crate::verdict::recent), metrics and the page. The trace and the flight recorder go by the default.
+pub fn set_thresholds(thresholds: Thresholds) {
+    *THRESHOLDS.lock().unwrap_or_else(PoisonError::into_inner) = thresholds;
+}
+
+/// What counts as an anomaly.
+#[must_use]
+pub fn thresholds() -> Thresholds {
+    *THRESHOLDS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How often each [`Kind`](anomaly::Kind) of anomaly was noticed since the history started, in the order of
@@ -310,7 +324,7 @@ impl History {
             self.ring().push(point);
             if now.heap.at_ns.saturating_sub(before.at_ns) >= NOTICED_AFTER_NS {
                 let vitals = Vitals::between(&before, &now.heap);
-                anomaly::find(&vitals, &Thresholds::DEFAULT, |found| self.noticed().push(point.at_ns, found));
+                anomaly::find(&vitals, &thresholds(), |found| self.noticed().push(point.at_ns, found));
                 *before = now.heap;
             }
             // It may have been woken for nothing, or because the interval has changed.

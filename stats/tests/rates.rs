@@ -6,9 +6,9 @@ use std::hint::black_box;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use freestone::anomaly::Kind;
+use freestone::anomaly::{Kind, Thresholds};
 use freestone::{Freestone, Limit, control};
-use freestone_stats::{diagnose, history, rates, snapshot};
+use freestone_stats::{diagnose, history, rates, snapshot, verdict};
 
 #[global_allocator]
 static GLOBAL: Freestone = Freestone::new();
@@ -23,6 +23,7 @@ fn rates_need_no_state() {
     windows_follow_the_program();
     a_child_begins_anew(points);
     what_is_wrong_is_said();
+    what_is_wrong_is_noticed();
 }
 
 /// The state that the kernel gives for our thread that samples: its blocked signals, in hexadecimal. `None`: there is no such thread.
@@ -99,6 +100,23 @@ fn what_is_wrong_is_said() {
     drop(much);
     assert!(diagnosis.anomalies.iter().any(|anomaly| anomaly.kind == Kind::LimitExceeded), "{diagnosis:?}");
     assert!(diagnosis.to_string().lines().last().is_some_and(|line| line.contains("limit_exceeded")), "{diagnosis}");
+}
+
+/// The thread notices by itself; what counts can be chosen.
+fn what_is_wrong_is_noticed() {
+    let place = Kind::ALL.iter().position(|&kind| kind == Kind::CacheHoarding).expect("it is one of all");
+    assert_eq!(history::anomaly_counts()[place], 0, "{:?}", history::anomalies());
+    let mut strict = Thresholds::DEFAULT;
+    // Some block is always cached.
+    (strict.hoarding_bytes, strict.hoarding_percent_of_live) = (0.0, 0.0);
+    history::set_thresholds(strict);
+    assert_eq!(history::thresholds(), strict);
+    wait_until("it is noticed", || history::anomaly_counts()[place] > 0);
+    history::set_thresholds(Thresholds::DEFAULT);
+    assert!(history::anomalies().iter().any(|noticed| noticed.anomaly.kind == Kind::CacheHoarding));
+    let recent = verdict::recent(Duration::from_mins(1));
+    let hoards = recent.anomalies.iter().filter(|anomaly| anomaly.kind == Kind::CacheHoarding).count();
+    assert_eq!(hoards, 1, "of each kind the worst: {recent:?}");
 }
 
 /// Runs `check` in the child of a fork. A panic is a bad end as well.

@@ -325,7 +325,7 @@ pub fn of_snapshots(snapshots: &[Snapshot]) -> Diagnosis {
 fn with_snapshots(diagnosis: Diagnosis, earlier: &Snapshot, later: &Snapshot) -> Diagnosis {
     let (earlier, later) = (&earlier.heap, &later.heap);
     let mut anomalies = Vec::new();
-    anomaly::find(&Vitals::between(earlier, later), &anomaly::Thresholds::DEFAULT, |found| anomalies.push(found));
+    anomaly::find(&Vitals::between(earlier, later), &history::thresholds(), |found| anomalies.push(found));
     let has_grown = matches!(diagnosis.verdict, Verdict::LeakSuspected | Verdict::GrowthWithLoad);
     let grown = if has_grown { grown(earlier, later) } else { Vec::new() };
     Diagnosis { grown, anomalies, ..diagnosis }
