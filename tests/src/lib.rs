@@ -127,7 +127,7 @@ impl From<Output> for Ending {
 }
 
 /// How long a child may take before it counts as hanging: far more than any of them needs.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Runs a child to its end. One that hangs is killed, and its [`Ending`] says signal 9.
 ///
