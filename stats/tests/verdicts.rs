@@ -222,15 +222,15 @@ fn sawtooth(work: &mut Work) {
     }
 }
 
-/// Needs much for a moment, once. What is free then goes back: by the background thread, as without one so little goes when the program happens to pass a
-/// slow path; and with small pages, as free parts of huge ones stay while the program comes and goes beside them. Else much of it stays at times, and
-/// to call that retention is right.
+/// Needs much for a moment, once. What is free then goes back: by the background thread, which wakes for 32 MiB, as without one only so much goes as
+/// the program happens to pass slow paths; and with small pages, as free parts of huge ones stay while the program comes and goes beside them. Of less,
+/// much stays at times, and to call that retention is right.
 fn burst(work: &mut Work) {
     control::set_background(Background::On);
     control::set_huge_pages(HugePages::Never);
     let begins = work.random.between(0.05, 0.15);
     let ends = begins + work.random.between(0.05, 0.1);
-    let height = (work.random.between(12.0, 24.0) * (work.scale * MIB) as f64) as usize;
+    let height = (work.random.between(40.0, 56.0) * (work.scale * MIB) as f64) as usize;
     work.begin(6 * work.scale * MIB);
     let mut extra = Vec::new();
     while let Some(progress) = work.tick(14.0) {

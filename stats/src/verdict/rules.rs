@@ -45,8 +45,6 @@ pub struct Thresholds {
     pub troughs_min: usize,
     /// … of which, or of the mean, the trend is so many standard deviations from chance, …
     pub trend_min: f64,
-    /// … and of the other so many, …
-    pub second_trend_min: f64,
     /// … and with noise that does not wander: it moves this part, at most, of what a walk at random would, squared.
     pub wander_max: f64,
     /// If it does wander, the turning points alone must have so much evidence.
@@ -97,7 +95,6 @@ impl Thresholds {
         noisy_share_min: 0.05,
         troughs_min: 5,
         trend_min: 2.3,
-        second_trend_min: 1.0,
         wander_max: 0.35,
         floor_evidence_min: 4.0,
         wandering_troughs_min: 10,
@@ -339,19 +336,13 @@ fn noisy_growth(by: &Thresholds, row: &[Reading], drawdown: f64, part: f64) -> O
     let is_large = bytes >= by.growth_bytes_min as f64
         && bytes >= drawdown * part * by.noisy_drawdowns
         && bytes >= level * by.noisy_share_min;
-    // Noise with a hard floor shows growth best there, noise around a middle in the mean: the better witness must be sure, the other not object. Noise
-    // that wanders leaves no mean to look at, but teeth turn where the one before turned, and a little higher.
-    let witnesses = [&floors, &means].map(|row| (series::trend(row), goes_on(by, row)));
-    let [(trend_of_floors, _), (trend_of_means, _)] = witnesses;
+    // Noise that wanders leaves no mean to look at, but teeth turn where the one before turned, and a little higher.
     let noise_comes_back = series::wander(row, row.len() / NARROW_WINDOWS) <= by.wander_max;
-    let is_trend = if noise_comes_back {
-        trend_of_floors.max(trend_of_means) >= by.trend_min * part
-            && trend_of_floors.min(trend_of_means) >= by.second_trend_min * part
-    } else {
-        troughs.len() >= by.wandering_troughs_min && series::evidence(&floors) >= by.floor_evidence_min
-    };
-    let is_firm = witnesses.iter().any(|&(trend, goes_on)| goes_on && trend >= by.trend_min * part);
-    (is_large && is_trend).then_some(Lasting { bytes, per_second, is_clear: false, is_firm })
+    let is_rising =
+        noise_comes_back || troughs.len() >= by.wandering_troughs_min && series::evidence(&floors) >= by.floor_evidence_min;
+    // Noise with a hard floor shows growth best there, noise around a middle in the mean: the better witness is heard.
+    let is_firm = [&floors, &means].into_iter().any(|row| series::trend(row) >= by.trend_min * part && goes_on(by, row));
+    (is_large && is_rising).then_some(Lasting { bytes, per_second, is_clear: false, is_firm })
 }
 
 /// Of what came from the first third to the last, half should have come since the second: has enough of it?
