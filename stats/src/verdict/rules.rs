@@ -67,6 +67,10 @@ pub struct Thresholds {
     pub work_trend_min: f64,
     /// … and by so many times what it jitters from window to window.
     pub work_jitters: f64,
+    /// What lives lies on a line over the load if so little is left beside it, from 0 to 1.
+    pub load_misfit_max: f64,
+    /// And that line, or one over time, is so many times closer than one over the work done so far.
+    pub work_misfit: f64,
     /// Free memory beyond recent need is much from so many bytes on that are such a share of what lives: a large heap sooner than a small one.
     pub idle_min: [(u64, f64); 2],
     /// It stays if in the end there is still such a share of it.
@@ -86,7 +90,7 @@ impl Thresholds {
     pub const DEFAULT: Self = Self {
         growth_bytes_min: 512 << 10,
         growth_evidence: [(0.2, 3.0), (0.05, 4.0), (0.01, 10.0)],
-        seconded_evidence_min: 1.5,
+        seconded_evidence_min: 1.0,
         sparse_share_min: 0.25,
         sparse_bytes_min: 4 << 20,
         points_min: 12,
@@ -106,6 +110,8 @@ impl Thresholds {
         work_share_min: 0.05,
         work_trend_min: 2.6,
         work_jitters: 8.0,
+        load_misfit_max: 0.1,
+        work_misfit: 1.5,
         idle_min: [(64 << 20, 0.5), (4 << 20, 1.0)],
         idle_staying_share: 0.7,
         settle_margin_ms: 1000,
@@ -389,7 +395,8 @@ fn load(by: &Thresholds, series: &Series, growth: Growth) -> Option<Load> {
     // What stays is no load, but what is to be explained: blocks that go are. Where growth has ended, allocations have to explain it as well: a
     // cache that is full lets go of as much as it takes in, at the same load.
     let windows = NARROW_WINDOWS.min(points.len() / 3);
-    let gone = rates(&row(&|point| point.frees as f64), windows);
+    let frees = row(&|point| point.frees as f64);
+    let gone = rates(&frees, windows);
     let made = rates(&row(&|point| point.allocations as f64), windows);
     let factor = risen(&gone)?;
     let rise = gone.last()?.value - gone.first()?.value;
@@ -398,7 +405,8 @@ fn load(by: &Thresholds, series: &Series, growth: Growth) -> Option<Load> {
         && series::trend(&gone) >= by.work_trend_min
         && rise >= by.work_jitters * series::jitter(&gone)
         && (is_lasting || explains(by, risen(&made)?, live));
-    (has_risen && explains(by, factor, live) && is_by_time(points)).then_some(Load::Turnover(factor))
+    let lives = [&series.live, &series.blocks].map(|row| series::last_part(row, part));
+    (has_risen && explains(by, factor, live) && follows_load(by, &frees, lives, windows)).then_some(Load::Turnover(factor))
 }
 
 /// How many were counted per second, for each window.
@@ -424,26 +432,24 @@ fn explains(by: &Thresholds, load: f64, live: f64) -> bool {
     load >= by.load_factor_min && load - 1.0 >= (live - 1.0) * by.load_share_min
 }
 
-/// Does what lives grow with time rather than with the work done? A leak takes its share of all work; its growth becomes faster as the load
-/// does. What is held for a load that rises evenly grows evenly, while the work becomes more and more.
-fn is_by_time(points: &[Point]) -> bool {
-    let (Some(first), Some(last)) = (points.first(), points.last()) else { return false };
-    let middle_ns = u64::midpoint(first.at_ns, last.at_ns);
-    let Some(middle) = points.iter().find(|point| point.at_ns >= middle_ns) else { return false };
-    // Blocks, if they have grown as bytes have: their number has no noise of sizes.
-    let bytes = |point: &Point| point.live as f64;
-    let blocks = |point: &Point| point.allocations.saturating_sub(point.frees) as f64;
-    let grown = |of: fn(&Point) -> f64| of(last) / of(first).max(1.0) - 1.0;
-    let lives = if grown(blocks) >= grown(bytes) / 2.0 { blocks } else { bytes };
-    // Of each half: what stayed per block that came and went, and how many of these there were per second.
-    let of = |from: &Point, to: &Point| {
-        let turned = (to.frees - from.frees).max(1) as f64;
-        let seconds = (to.at_ns - from.at_ns).max(1) as f64 / 1e9;
-        ((lives(to) - lives(from)) / turned, turned / seconds)
+/// Does what lives follow the load rather than the work done? A leak takes its share of all work: it lies on a line over blocks that were ever freed,
+/// and grows faster as the load rises. What is held for a load that rises evenly lies on a line over time; what is held for any load, on one over
+/// blocks that are freed per second, as far as that can be measured.
+fn follows_load(by: &Thresholds, frees: &[Reading], lives: [&[Reading]; 2], windows: usize) -> bool {
+    let over = |over: &mut dyn Iterator<Item = f64>, lives: &[Reading]| {
+        series::misfit(&over.zip(lives).map(|(at, lives)| Reading { at, value: lives.value }).collect::<Vec<_>>())
     };
-    let ((kept_first, rate_first), (kept_last, rate_last)) = (of(first, middle), of(middle, last));
-    // Half way, by ratio, between a leak (1) and growth that is even in time.
-    kept_last <= kept_first * (rate_first / rate_last).sqrt()
+    let misfits = lives.map(|lives| {
+        let of_windows = series::means(lives, windows);
+        let over_work = over(&mut frees.iter().map(|frees| frees.value), lives);
+        let over_time = series::misfit(lives);
+        let over_load = over(&mut rates(frees, windows).iter().map(|rate| rate.value), &of_windows);
+        [over_work, over_time, if over_load <= by.load_misfit_max { over_load } else { 1.0 }]
+    });
+    // In bytes or in blocks, whichever lies on a line at all: sizes that vary make noise in bytes, and a few large blocks say nothing by their number.
+    let least = |misfits: &[f64; 3]| misfits.iter().copied().fold(1.0, f64::min);
+    let best = misfits.into_iter().min_by(|a, b| least(a).total_cmp(&least(b)));
+    best.is_some_and(|[over_work, over_time, over_load]| over_time.min(over_load) * by.work_misfit <= over_work)
 }
 
 /// Free memory beyond what recent need explains, in bytes, by who keeps it.

@@ -150,6 +150,16 @@ pub(super) fn slope(row: &[Reading]) -> f64 {
     )
 }
 
+/// What is left of a row beside the line that fits it best, over whatever `at` is: from 0, all lie on it, to 1, it might as well be flat.
+pub(super) fn misfit(row: &[Reading]) -> f64 {
+    let count = row.len().max(1) as f64;
+    let middle = row.iter().map(|reading| reading.at).sum::<f64>() / count;
+    let level = mean(row);
+    let sum = |of: &dyn Fn(f64, f64) -> f64| row.iter().map(|it| of(it.at - middle, it.value - level)).sum::<f64>();
+    let (across, along, all) = (sum(&|at, value| at * value), sum(&|at, _| at * at), sum(&|_, value| value * value));
+    if along > 0.0 && all > 0.0 { 1.0 - across * across / along / all } else { 1.0 }
+}
+
 /// How far a reading is from the middle between its neighbours, in the way of a standard deviation: what is left of noise when whatever is slower
 /// than that is taken away.
 pub(super) fn jitter(row: &[Reading]) -> f64 {
@@ -253,6 +263,17 @@ mod tests {
         line[3] = 1000.0;
         line[8] = -50.0;
         assert!(is_near(slope(&row(&line)), 2.0), "{}", slope(&row(&line)));
+    }
+
+    #[test]
+    fn what_lies_on_a_line_leaves_nothing() {
+        assert!(is_near(misfit(&row(&[7.0, 9.0, 11.0, 13.0])), 0.0));
+        // The line through these is flat.
+        assert!(is_near(misfit(&row(&[1.0, -1.0, -1.0, 1.0])), 1.0));
+        // Steps: of a variance of 4, 0.8 are beside the line.
+        assert!(is_near(misfit(&row(&[0.0, 0.0, 2.0, 2.0])), 0.2));
+        assert!(is_near(misfit(&row(&[5.0])), 1.0));
+        assert!(is_near(misfit(&[]), 1.0));
     }
 
     #[test]
