@@ -1248,9 +1248,12 @@ fn orphan(record: &Record) {
 /// just been freed. The same for pages.
 fn book_losses() {
     let supply = &HEAP.supply;
-    let before = snapshot::take(supply, &HEAP.registry);
+    // Not on the stack, of which whoever forks may have little. The trace writes anew what is there.
+    let mut past = HEAP.past.lock();
+    let snapshot = past.next();
+    snapshot::take_into(snapshot, supply, &HEAP.registry);
     for class in SizeClass::all() {
-        let entry = &before.classes[class.index()];
+        let entry = &snapshot.classes[class.index()];
         let sampled = supply.sampling.allocations(class) - supply.sampling.frees(class);
         let known = (entry.live() - sampled) + entry.thread_cached + entry.depot;
         let out = supply.central(class).out();
@@ -1259,8 +1262,8 @@ fn book_losses() {
     }
     // A child that forks again books anew what it inherited, with its own.
     supply.direct.lost_pages_bytes.store(0, Ordering::Relaxed);
-    let after = snapshot::take(supply, &HEAP.registry);
-    let (known, held) = (after.bytes.reserved(), supply.page_heap.bytes().mapped + supply.metadata_mapped_bytes());
+    snapshot::take_into(snapshot, supply, &HEAP.registry);
+    let (known, held) = (snapshot.bytes.reserved(), supply.page_heap.bytes().mapped + supply.metadata_mapped_bytes());
     supply.direct.lost_pages_bytes.store(held.saturating_sub(known), Ordering::Relaxed);
     supply.large.shared.freed(Tallied { blocks: 0, bytes: known.saturating_sub(held) as u64 });
 }

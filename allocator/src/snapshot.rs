@@ -261,6 +261,7 @@ impl Default for Snapshot {
 }
 
 /// As [`take_into`].
+#[cfg(test)]
 pub(crate) fn take(supply: &Supply, registry: &Registry<Record>) -> Snapshot {
     let mut snapshot = Snapshot::ZEROS;
     take_into(&mut snapshot, supply, registry);
