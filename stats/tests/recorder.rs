@@ -56,6 +56,7 @@ fn child() {
             faults_elsewhere(&path);
         }
         "forks" => forks(&path),
+        "forks and faults there" => forks_and_faults_there(&path),
         "forks and exits there" => forks_and_exits_there(&path),
         "returns" => start(&path).forever(),
         "exits" => {
@@ -199,6 +200,33 @@ fn forks(path: &Path) {
         wait_for_more();
         std::process::exit(0);
     }
+    answers(&recorder);
+}
+
+/// Where the parent has its recording, the child has a file of its own, of which nothing is left.
+fn forks_and_faults_there(path: &Path) {
+    let recorder = start(path);
+    let maps = fs::read_to_string("/proc/self/maps").expect("it can be read");
+    let line = maps.lines().find(|line| line.ends_with("its.rec")).expect("the recording is mapped");
+    let start = usize::from_str_radix(line.split('-').next().expect("an address"), 16).expect("in hexadecimal");
+    // SAFETY: the child does what a child on this allocator may.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let file = OpenOptions::new().create(true).truncate(true).read(true).write(true).open(path.with_extension("other"));
+        let file = file.expect("a file");
+        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_FIXED_NOREPLACE);
+        // SAFETY: where nothing is mapped, or not at all.
+        let map = unsafe { libc::mmap(std::ptr::without_provenance_mut(start), 4096, protection, flags, file.as_raw_fd(), 0) };
+        assert_eq!(map.addr(), start, "the parent's recording is not here");
+        // SAFETY: it is mapped; that there is no page is what this is about.
+        unsafe { map.cast::<u8>().write_volatile(7) };
+        // SAFETY: always allowed.
+        unsafe { libc::_exit(0) };
+    }
+    let mut status = 0;
+    // SAFETY: our child.
+    unsafe { libc::waitpid(child, &raw mut status, 0) };
+    answer(&status.to_string());
     answers(&recorder);
 }
 
@@ -691,6 +719,12 @@ fn faults_that_are_not_ours_end_the_process_as_before() {
     assert_eq!(code, -libc::SIGBUS, "{errors}");
     let (code, errors) = Role::ready("faults elsewhere with a handler", &folder.join("again.rec")).ended();
     assert_eq!(code, 42, "the program's own handler decides: {errors}");
+}
+
+#[test]
+fn faults_of_a_child_of_fork_are_its_own() {
+    let mut role = Role::play("forks and faults there", &folder("child_faults").join("its.rec"));
+    assert_eq!(role.heard(), libc::SIGBUS.to_string(), "its memory must not be replaced behind its back");
 }
 
 #[test]

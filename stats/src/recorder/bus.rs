@@ -10,7 +10,7 @@
 
 use std::mem;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Once, OnceLock};
 
 use libc::{c_int, c_void, siginfo_t};
@@ -18,6 +18,8 @@ use libc::{c_int, c_void, siginfo_t};
 /// The recording's memory: where it begins, how long it is. Written before the first store into it, and after the last.
 static START: AtomicUsize = AtomicUsize::new(0);
 static BYTES: AtomicUsize = AtomicUsize::new(0);
+/// The process that has the memory. A child of `fork` inherits what is above, and has something else there, or nothing.
+static PROCESS: AtomicU32 = AtomicU32::new(0);
 /// The recording's memory was replaced.
 static STRUCK: AtomicBool = AtomicBool::new(false);
 /// Who was told of such faults before us.
@@ -38,6 +40,7 @@ pub(super) fn guard(memory: &[u8]) {
     // Relaxed: the handler that matters runs on the thread that stores, after this. Another thread that faults elsewhere finds no range that
     // contains its address, whatever mixture it sees.
     STRUCK.store(false, Ordering::Relaxed);
+    PROCESS.store(std::process::id(), Ordering::Relaxed);
     START.store(memory.as_ptr().addr(), Ordering::Relaxed);
     // Release: with what is above. Pairs with the Acquire in `replace`, when another thread writes the farewell.
     BYTES.store(memory.len(), Ordering::Release);
@@ -73,7 +76,7 @@ fn install() {
     unsafe { libc::sigaction(libc::SIGBUS, &raw const ours, ptr::null_mut()) };
 }
 
-/// The handler. Loads, one system call, and nothing that allocates or locks.
+/// The handler. Loads, two system calls, and nothing that allocates or locks.
 extern "C" fn on_fault(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     // SAFETY: the kernel gives a handler with SA_SIGINFO a valid one.
     let code = unsafe { (*info).si_code };
@@ -95,7 +98,7 @@ fn replace(address: usize) -> bool {
     // Acquire: pairs with the Release in `guard`.
     let bytes = BYTES.load(Ordering::Acquire);
     let start = START.load(Ordering::Relaxed);
-    if bytes == 0 || !(start..start + bytes).contains(&address) {
+    if bytes == 0 || !(start..start + bytes).contains(&address) || PROCESS.load(Ordering::Relaxed) != std::process::id() {
         return false;
     }
     STRUCK.store(true, Ordering::Relaxed);
