@@ -33,7 +33,36 @@ const GROUP: usize = 30;
 /// So many of these are kept: six hours.
 const COARSE: usize = 720;
 
-static THRESHOLDS: Mutex<Thresholds> = Mutex::new(Thresholds::DEFAULT);
+/// What [`fields`] lists, as bits. Not behind a lock: in the child of a fork nobody may be there to give it back.
+static THRESHOLDS: [AtomicU64; FIELDS] = {
+    let mut all = [const { AtomicU64::new(0) }; FIELDS];
+    let mut default = Thresholds::DEFAULT;
+    let values = fields(&mut default);
+    let mut place = 0;
+    while place < FIELDS {
+        all[place] = AtomicU64::new(values[place].to_bits());
+        place += 1;
+    }
+    all
+};
+/// How many numbers there are in [`Thresholds`].
+const FIELDS: usize = size_of::<Thresholds>() / size_of::<f64>();
+
+/// All of them.
+const fn fields(thresholds: &mut Thresholds) -> [&mut f64; FIELDS] {
+    [
+        &mut thresholds.purges_per_second,
+        &mut thresholds.purged_bytes_per_second,
+        &mut thresholds.release_pause_ms,
+        &mut thresholds.storm_per_live_block,
+        &mut thresholds.storm_allocations_per_second,
+        &mut thresholds.refault_bytes_per_second,
+        &mut thresholds.hoarding_bytes,
+        &mut thresholds.hoarding_percent_of_live,
+        &mut thresholds.limit_exceeded,
+        &mut thresholds.huge_page_stalls,
+    ]
+}
 
 /// How long the thread sleeps.
 static INTERVAL_NS: AtomicU64 = AtomicU64::new(1_000_000_000);
@@ -96,7 +125,8 @@ pub fn start() {
 pub fn points() -> Vec<Point> {
     let history = current();
     // Room first: nobody allocates while others wait. A point that comes in between may push the oldest out.
-    let mut points = Vec::with_capacity(history.ring().len() + 1);
+    let count = history.ring().len();
+    let mut points = Vec::with_capacity(count + 1);
     points.extend(history.ring().iter().take(points.capacity()));
     points
 }
@@ -122,14 +152,22 @@ pub fn anomalies() -> Vec<Noticed> {
 
 /// Changes what counts as an anomaly, for the history and for all that is made from it: [`anomalies`], [`diagnose`](crate::diagnose),
 /// [`verdict::recent`](crate::verdict::recent), metrics and the page. The trace and the flight recorder go by the default.
-pub fn set_thresholds(thresholds: Thresholds) {
-    *THRESHOLDS.lock().unwrap_or_else(PoisonError::into_inner) = thresholds;
+pub fn set_thresholds(mut thresholds: Thresholds) {
+    for (place, value) in THRESHOLDS.iter().zip(fields(&mut thresholds)) {
+        // Relaxed: each rule goes by its own number, and who looks meanwhile goes by some old and some new ones.
+        place.store(value.to_bits(), Ordering::Relaxed);
+    }
 }
 
 /// What counts as an anomaly.
 #[must_use]
 pub fn thresholds() -> Thresholds {
-    *THRESHOLDS.lock().unwrap_or_else(PoisonError::into_inner)
+    let mut thresholds = Thresholds::DEFAULT;
+    for (place, value) in THRESHOLDS.iter().zip(fields(&mut thresholds)) {
+        // Relaxed: as above.
+        *value = f64::from_bits(place.load(Ordering::Relaxed));
+    }
+    thresholds
 }
 
 /// How often each [`Kind`](anomaly::Kind) of anomaly was noticed since the history started, in the order of
