@@ -21,7 +21,7 @@ use core::mem::MaybeUninit;
 use core::ops::Range;
 use core::ptr::NonNull;
 
-use crate::anomaly::Kind;
+use crate::anomaly::{Anomaly, Kind};
 use crate::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering, compiler_fence, fence};
 use crate::background::{Background, Purpose};
 use crate::config::{
@@ -52,7 +52,7 @@ use crate::thread_cache::record::{HotSlots, Life, Record};
 use crate::thread_cache::registry::Registry;
 use crate::thread_cache::{alloc_direct, birth, free_direct};
 use crate::thread_snapshot::{self, ThreadSnapshot};
-use crate::trace::{Past, Trace};
+use crate::trace::{Fields, Past, Trace};
 use crate::units::{PAGE_BYTES, in_sampled_zone};
 use crate::word::{self, AWAY, BUSY, FORKING, GONE, UNBORN};
 
@@ -283,23 +283,36 @@ fn trace_if_due(now_ns: u64) {
 #[cold]
 #[inline(never)]
 fn write_trace(now_ns: u64) {
-    let (trace, pauses) = (&HEAP.trace, &HEAP.supply.page_heap.pauses);
-    let Some(turn) = trace.take_turn(now_ns) else { return };
+    let Some(turn) = HEAP.trace.take_turn(now_ns) else { return };
     // What this thread gave back until now is told now.
     let now_ns = os::now_ns();
+    // One after the other, each with a frame of its own: lines are long, and whoever came here may have a small stack.
     if turn.is_first {
-        HEAP.past.lock().forget();
-        let limits = HEAP.guard.snapshot(&HEAP.supply.page_heap);
-        trace.say(&mut trace.start(now_ns, &options_in_force(), [limits.memory_limit, limits.hard_limit]));
+        write_start(now_ns);
     }
     for release in 0..PauseKind::RELEASES.len() {
-        let line = HEAP.past.lock().release(release, now_ns, trace, pauses, HEAP.background.is_there());
-        if let Some(mut line) = line {
-            trace.say(&mut line);
-        }
+        write_release(release, now_ns);
     }
     if turn.ends_interval {
         write_interval();
+    }
+}
+
+/// The trace begins.
+#[inline(never)]
+fn write_start(now_ns: u64) {
+    HEAP.past.lock().forget();
+    let limits = HEAP.guard.snapshot(&HEAP.supply.page_heap);
+    HEAP.trace.say(&mut HEAP.trace.start(now_ns, &options_in_force(), [limits.memory_limit, limits.hard_limit]));
+}
+
+/// Memory was given back, perhaps.
+#[inline(never)]
+fn write_release(release: usize, now_ns: u64) {
+    let trace = &HEAP.trace;
+    let line = HEAP.past.lock().release(release, now_ns, trace, &HEAP.supply.page_heap.pauses, HEAP.background.is_there());
+    if let Some(mut line) = line {
+        trace.say(&mut line);
     }
 }
 
@@ -308,19 +321,25 @@ fn write_trace(now_ns: u64) {
 fn write_interval() {
     let trace = &HEAP.trace;
     let resident = surroundings::resident_bytes();
-    let mut found = [None; Kind::COUNT];
+    let (mut line, mut found) = (Fields::new(), [None; Kind::COUNT]);
     let told = {
         let mut past = HEAP.past.lock();
         snapshot_into(past.next());
-        past.interval(resident, trace, &HEAP.supply.page_heap.pauses, &mut found)
+        past.interval(resident, trace, &HEAP.supply.page_heap.pauses, &mut line, &mut found)
     };
-    let Some((at_ns, mut line)) = told else { return };
+    let Some(at_ns) = told else { return };
     trace.say(&mut line);
     if trace.tells_anomalies() {
         for anomaly in found.iter().flatten() {
-            trace.say(&mut trace.anomaly(at_ns, anomaly));
+            write_anomaly(at_ns, anomaly);
         }
     }
+}
+
+/// As above: with a frame of its own.
+#[inline(never)]
+fn write_anomaly(at_ns: u64, anomaly: &Anomaly) {
+    HEAP.trace.say(&mut HEAP.trace.anomaly(at_ns, anomaly));
 }
 
 /// Somebody took memory above the soft limit: as much is given back, here and now, if there is any.
@@ -426,12 +445,21 @@ const EXIT_CODE_MEMORY: i32 = 137;
 /// waits for.
 const EXIT_PATIENCE_NS: u64 = 2_000_000_000;
 
-/// The hard limit is near: says so, has the watcher told, and ends the process if that was chosen.
+/// The hard limit is near: says so, has the watcher told, and ends the process if that was chosen. With a frame of its own: whoever
+/// only wakes the background thread needs little stack.
+#[cold]
+#[inline(never)]
 fn trip_fuse() {
     let Some(trips) = undisturbed(|| HEAP.guard.trips(os::now_ns(), &HEAP.supply.page_heap)) else { return };
     let exits = undisturbed(options_in_force).fuse == Fuse::Exit;
-    let now = take_snapshot();
-    say_fuse(trips, &now.bytes.accounts(), now.limits.held, now.limits.hard_limit.unwrap_or(0), exits);
+    // Not on the stack, of which this thread may have little.
+    let (bytes, limits) = undisturbed(|| {
+        let mut past = HEAP.past.lock();
+        let now = past.next();
+        snapshot_into(now);
+        (now.bytes, now.limits)
+    });
+    say_fuse(trips, &bytes.accounts(), limits.held, limits.hard_limit.unwrap_or(0), exits);
     // Relaxed: flags, and the bell orders them.
     HEAP.tell_fuse.store(true, Ordering::Relaxed);
     HEAP.to_exit.store(exits, Ordering::Relaxed);

@@ -244,9 +244,15 @@ impl Snapshot {
         snapshot
     }
 
-    /// As [`empty`](Self::empty), in place: it is large, and stacks may be small.
+    /// As [`ZEROS`](Self::ZEROS), in place: it is large, and stacks may be small.
+    pub(crate) fn zero(&mut self) {
+        // SAFETY: zeros are what it says there.
+        unsafe { core::ptr::from_mut(self).write_bytes(0, 1) };
+    }
+
+    /// As [`empty`](Self::empty), in place.
     fn clear(&mut self) {
-        *self = Self::ZEROS;
+        self.zero();
         for class in SizeClass::all() {
             self.classes[class.index()].block_bytes = class.bytes();
         }

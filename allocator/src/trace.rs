@@ -81,7 +81,13 @@ impl Trace {
     }
 
     fn line(&self, kind: &'static str, now_ns: u64) -> Fields {
-        Fields::begin(kind, now_ns.saturating_sub(self.zero_ns.load(Ordering::Relaxed)))
+        let mut line = Fields::new();
+        line.start(kind, self.since_start(now_ns));
+        line
+    }
+
+    fn since_start(&self, now_ns: u64) -> u64 {
+        now_ns.saturating_sub(self.zero_ns.load(Ordering::Relaxed))
     }
 
     /// Puts options in force. What did not change goes on as it was.
@@ -287,19 +293,20 @@ impl Past {
         Some(line)
     }
 
-    /// The interval is over that ends with the [next](Self::next) snapshot. What was wrong in it goes into `found`. `None`: it has no end, because
-    /// somebody who came later was here before.
+    /// The interval is over that ends with the [next](Self::next) snapshot. What is to be said goes into `line`, what was wrong into `found`: in place,
+    /// because stacks may be small. Says when it ended; `None`: it has no end, because somebody who came later was here before.
     pub(crate) fn interval(
         &mut self,
         resident: Option<usize>,
         trace: &Trace,
         pauses: &Pauses,
+        line: &mut Fields,
         found: &mut [Option<Anomaly>; Kind::COUNT],
-    ) -> Option<(u64, Fields)> {
+    ) -> Option<u64> {
         let is_first = core::mem::take(&mut self.is_new);
         if is_first {
             let before = &mut self.snapshots[self.last];
-            *before = Snapshot::ZEROS;
+            before.zero();
             before.at_ns = trace.zero_ns.load(Ordering::Relaxed);
         }
         let (before, later) = (&self.snapshots[self.last], &self.snapshots[1 - self.last]);
@@ -317,13 +324,13 @@ impl Past {
         if took_ns * 2 >= usual_ns && (!is_first || took_ns <= usual_ns * 2) {
             anomaly::find(&vitals, &Thresholds::DEFAULT, |anomaly| found[anomaly.kind as usize] = Some(anomaly));
         }
-        let mut line = trace.line("interval", later.at_ns);
+        line.start("interval", trace.since_start(later.at_ns));
         line.interval(before, later, &vitals, resident, longest_ns);
         line.count("anomalies", found.iter().flatten().count() as u64);
         line.count("lost", trace.lost.load(Ordering::Relaxed));
         let at_ns = later.at_ns;
         self.last = 1 - self.last;
-        Some((at_ns, line))
+        Some(at_ns)
     }
 }
 
@@ -332,14 +339,17 @@ impl Past {
 pub(crate) struct Fields(Line<LINE_BYTES>);
 
 impl Fields {
-    fn begin(kind: &'static str, at_ns: u64) -> Self {
-        let mut line = Self(Line::new());
-        line.0.text("freestone: trace");
-        line.count("v", VERSION as u64);
-        line.text("kind", kind);
-        line.count("pid", u64::from(os::process_id()));
-        line.seconds("t", at_ns);
-        line
+    pub(crate) fn new() -> Self {
+        Self(Line::new())
+    }
+
+    /// What every line begins with.
+    fn start(&mut self, kind: &'static str, at_ns: u64) {
+        self.0.text("freestone: trace");
+        self.count("v", VERSION as u64);
+        self.text("kind", kind);
+        self.count("pid", u64::from(os::process_id()));
+        self.seconds("t", at_ns);
     }
 
     fn name(&mut self, name: &'static str) {
@@ -535,7 +545,8 @@ mod tests {
         *later = Snapshot { at_ns: SECOND_NS, ..Snapshot::empty() };
         (later.limits.memory_limit, later.limits.hard_limit) = (Some(1), Some(2));
         let mut found = [None; Kind::COUNT];
-        lines.extend(past.interval(Some(1), &trace, &pauses, &mut found).map(|(_, line)| text(line)));
+        let mut line = Fields::new();
+        lines.extend(past.interval(Some(1), &trace, &pauses, &mut line, &mut found).map(|_| text(line)));
         let mut vitals = Vitals { interval: core::time::Duration::from_secs(1), ..Vitals::default() };
         vitals.classes[3] = ClassVitals { allocations: 1_000_000, live: 0 };
         let storm = Kind::AllocationStorm.measure(&vitals, &Thresholds::DEFAULT).expect("a storm");
@@ -695,7 +706,8 @@ mod tests {
         let mut said = |moment: &Snapshot| {
             let mut found = [None; Kind::COUNT];
             *past.next() = moment.clone();
-            let line = past.interval(None, &trace, &pauses, &mut found).map(|(_, line)| text(line));
+            let mut line = Fields::new();
+            let line = past.interval(None, &trace, &pauses, &mut line, &mut found).map(|_| text(line));
             (line.unwrap_or_default(), found.iter().flatten().map(|anomaly| anomaly.kind).collect::<Vec<_>>())
         };
         let (line, found) = said(&moment);
