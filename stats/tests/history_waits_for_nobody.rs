@@ -86,7 +86,8 @@ fn a_child_has_thresholds() {
             }
         });
         // The thread above ends whatever happens here.
-        let children = std::panic::catch_unwind(|| (0..200).for_each(|_| in_a_child(|| history::set_thresholds(history::thresholds()))));
+        let children =
+            std::panic::catch_unwind(|| (0..200).for_each(|_| in_a_child(|| history::set_thresholds(history::thresholds()))));
         done.store(true, Ordering::Relaxed);
         children.expect("every child ends");
     });
