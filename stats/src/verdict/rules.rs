@@ -29,14 +29,16 @@ pub struct Thresholds {
     /// If the number of blocks grows as well, by these measures, growth in bytes needs no more evidence than this: sizes that vary make noise in bytes,
     /// and none in blocks.
     pub seconded_evidence_min: f64,
+    /// And it may be so many times the most that was ever given back at a stretch, instead of …
+    pub seconded_drawdowns: f64,
+    /// … so many times: then it stands out.
+    pub clear_drawdowns: f64,
     /// Between a few points, of which nobody knows what lies between, growth is this share of what lived before, and …
     pub sparse_share_min: f64,
     /// … so many bytes.
     pub sparse_bytes_min: u64,
     /// Fewer points than this are few.
     pub points_min: usize,
-    /// Growth stands out if it is so many times the most that was ever given back at a stretch.
-    pub clear_drawdowns: f64,
     /// Where it does not, its floor must rise by this share of it, and by this share of what lived before, …
     pub noisy_drawdowns: f64,
     /// … as above.
@@ -91,6 +93,7 @@ impl Thresholds {
         growth_bytes_min: 512 << 10,
         growth_evidence: [(0.2, 3.0), (0.05, 4.0), (0.01, 10.0)],
         seconded_evidence_min: 1.0,
+        seconded_drawdowns: 1.0,
         sparse_share_min: 0.25,
         sparse_bytes_min: 4 << 20,
         points_min: 12,
@@ -104,7 +107,7 @@ impl Thresholds {
         wandering_troughs_min: 10,
         lasting_share: 0.5,
         noisy_lasting_share: 0.25,
-        load_factor_min: 1.25,
+        load_factor_min: 1.5,
         load_share_min: 0.5,
         threads_agreement_min: 0.8,
         work_share_min: 0.05,
@@ -312,14 +315,15 @@ impl Rise {
 /// Growth that is larger than anything that was given back meanwhile, spread over the time, and more than a walk at random makes.
 fn clear_growth(by: &Thresholds, row: &[Reading], blocks: &[Reading], drawdown: f64) -> Option<Lasting> {
     let rise = Rise::of(by, row)?;
-    let is_large = rise.height >= by.growth_bytes_min as f64 && rise.height >= drawdown * by.clear_drawdowns;
+    let stands_out = rise.height >= drawdown * by.clear_drawdowns && rise.is_evident(by);
     let is_seconded = || {
         let smallest = by.growth_evidence[by.growth_evidence.len() - 1].0;
-        rise.share >= smallest
+        rise.height >= drawdown * by.seconded_drawdowns
+            && rise.share >= smallest
             && rise.evidence >= by.seconded_evidence_min
             && Rise::of(by, blocks).is_some_and(|rise| rise.is_evident(by))
     };
-    if !is_large || !(rise.is_evident(by) || is_seconded()) {
+    if rise.height < by.growth_bytes_min as f64 || !(stands_out || is_seconded()) {
         return None;
     }
     let per_second = series::slope(&series::floors(row, WINDOWS));
@@ -339,15 +343,16 @@ fn noisy_growth(by: &Thresholds, row: &[Reading], drawdown: f64, part: f64) -> O
     let level = series::mean(row);
     let per_second = series::slope(&floors).min(series::slope(&means));
     let bytes = per_second * series::duration(row);
-    let is_large = bytes >= by.growth_bytes_min as f64
-        && bytes >= drawdown * part * by.noisy_drawdowns
-        && bytes >= level * by.noisy_share_min;
+    let enough = (drawdown * part * by.noisy_drawdowns).max(level * by.noisy_share_min);
     // Noise that wanders leaves no mean to look at, but teeth turn where the one before turned, and a little higher.
     let noise_comes_back = series::wander(row, row.len() / NARROW_WINDOWS) <= by.wander_max;
     let is_rising =
         noise_comes_back || troughs.len() >= by.wandering_troughs_min && series::evidence(&floors) >= by.floor_evidence_min;
     // Noise with a hard floor shows growth best there, noise around a middle in the mean: the better witness is heard.
-    let is_firm = [&floors, &means].into_iter().any(|row| series::trend(row) >= by.trend_min * part && goes_on(by, row));
+    let is_heard = |row: &Vec<Reading>| series::trend(row) >= by.trend_min * part && goes_on(by, row);
+    let is_firm = bytes >= enough && (is_heard(&floors) || is_heard(&means));
+    // Half of it is enough for a part that only agrees with another.
+    let is_large = bytes >= by.growth_bytes_min as f64 && bytes >= enough / 2.0;
     (is_large && is_rising).then_some(Lasting { bytes, per_second, is_clear: false, is_firm })
 }
 
