@@ -21,7 +21,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use freestone::anomaly::{self, Anomaly, Thresholds, Vitals};
+use freestone::anomaly::{self, Anomaly, Thresholds};
 
 use crate::own_thread::without_signals;
 use crate::{Point, Rates, snapshot};
@@ -151,7 +151,7 @@ pub fn anomalies() -> Vec<Noticed> {
 }
 
 /// Changes what counts as an anomaly, for the history and for all that is made from it: [`anomalies`], [`diagnose`](crate::diagnose),
-/// [`verdict::recent`](crate::verdict::recent), metrics and the page. The trace and the flight recorder go by the default.
+/// [`verdict::recent`](crate::verdict::recent), the flight recorder, metrics and the page. The trace goes by the default.
 pub fn set_thresholds(mut thresholds: Thresholds) {
     for (place, value) in THRESHOLDS.iter().zip(fields(&mut thresholds)) {
         // Relaxed: each rule goes by its own number, and who looks meanwhile goes by some old and some new ones.
@@ -361,8 +361,7 @@ impl History {
             let point = Point::of(&now);
             self.ring().push(point);
             if now.heap.at_ns.saturating_sub(before.at_ns) >= NOTICED_AFTER_NS {
-                let vitals = Vitals::between(&before, &now.heap);
-                anomaly::find(&vitals, &thresholds(), |found| self.noticed().push(point.at_ns, found));
+                now.each_anomaly_since(&before, |found| self.noticed().push(point.at_ns, found));
                 *before = now.heap;
             }
             // It may have been woken for nothing, or because the interval has changed.

@@ -181,6 +181,8 @@ pub struct Limits {
     pub exceeded: u64,
     /// Times that the fuse tripped.
     pub fuse_trips: u64,
+    /// How often the hard limit refused memory.
+    pub refusals: u64,
     /// It tripped three times within ten minutes.
     pub fuse_sticky: bool,
 }
@@ -638,6 +640,7 @@ impl Heap {
                 assists: limits.assists,
                 exceeded: limits.exceeded,
                 fuse_trips: limits.fuse_trips,
+                refusals: limits.refusals,
                 fuse_sticky: limits.fuse_sticky,
             },
             thread_records: heap.thread_records as u64,

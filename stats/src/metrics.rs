@@ -303,6 +303,8 @@ static ALL: &[Metric] = table! {
         "Times that a thread gave memory back because it took some above the soft limit.", |now, to| to.count(now.heap().limits.assists);
     "freestone_limit_exceeded_total", None Counter, "freestone.limit.exceeded" "{excess}", [],
         "Times that the heap grew over the soft limit because nothing could be given back in time.", |now, to| to.count(now.heap().limits.exceeded);
+    "freestone_limit_refusals_total", None Counter, "freestone.limit.refusals" "{refusal}", [],
+        "Times that the hard limit refused memory; what lies idle may have served after all.", |now, to| to.count(now.heap().limits.refusals);
     "freestone_fuse_trips_total", None Counter, "freestone.limit.fuse_trips" "{trip}", [],
         "Times that 95 % of the hard limit were reached.", |now, to| to.count(now.heap().limits.fuse_trips);
 
@@ -537,6 +539,7 @@ fn raise(heap: &mut freestone::Snapshot, before: &freestone::Snapshot) {
     lift(&mut heap.limits.assists, before.limits.assists);
     lift(&mut heap.limits.exceeded, before.limits.exceeded);
     lift(&mut heap.limits.fuse_trips, before.limits.fuse_trips);
+    lift(&mut heap.limits.refusals, before.limits.refusals);
     for (pauses, before) in heap.pauses.iter_mut().zip(&before.pauses) {
         lift(&mut pauses.count, before.count);
         lift(&mut pauses.total_ns, before.total_ns);

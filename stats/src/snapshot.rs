@@ -3,9 +3,10 @@
 use std::cmp::Reverse;
 use std::time::{Instant, SystemTime};
 
+use freestone::anomaly::{self, Anomaly, Vitals};
 use freestone::{PAUSES_KEPT, Pause};
 
-use crate::Rates;
+use crate::{Rates, history};
 
 /// So many of the longest pauses are in a snapshot.
 const PAUSES_LISTED: usize = 16;
@@ -80,6 +81,13 @@ impl Snapshot {
         &self.longest_pauses[..count]
     }
 
+    /// What was wrong between an earlier snapshot of this process and this one, by the thresholds of the [`history`]. Allocates nothing.
+    pub(crate) fn each_anomaly_since(&self, earlier: &freestone::Snapshot, each: impl FnMut(Anomaly)) {
+        // Sums do not tell how long one of many releases took; the pauses do.
+        let vitals = Vitals::between(earlier, &self.heap).including(self.longest_pauses(), &self.heap);
+        anomaly::find(&vitals, &history::thresholds(), each);
+    }
+
     /// What happened between an earlier snapshot and this one. Given in the wrong order, the two make a `Rates` of zeros.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Rates {
@@ -91,5 +99,39 @@ impl Snapshot {
     pub(crate) fn with_longest_pause(mut self, pause: Pause) -> Self {
         self.longest_pauses = [pause; PAUSES_LISTED];
         self
+    }
+}
+
+#[cfg(test)]
+mod anomaly_tests {
+    use freestone::PauseKind;
+    use freestone::anomaly::Kind;
+
+    use super::*;
+
+    #[test]
+    fn one_long_release_among_many_short_ones_is_found() {
+        let mut earlier = freestone::Snapshot::default();
+        let mut later = snapshot();
+        (earlier.at_ns, later.heap.at_ns) = (1_000, 1_000_001_000);
+        let release = PauseKind::Release as usize;
+        // One of 20 ms was long before; of eleven since then one took 15.
+        (earlier.pauses[release].count, earlier.pauses[release].total_ns, earlier.pauses[release].max_ns) =
+            (1, 20_000_000, 20_000_000);
+        later.heap.pauses = earlier.pauses;
+        (later.heap.pauses[release].count, later.heap.pauses[release].total_ns) = (12, 36_000_000);
+        let found = |later: &Snapshot| {
+            let mut kinds = Vec::new();
+            later.each_anomaly_since(&earlier, |anomaly| kinds.push(anomaly.kind));
+            kinds.contains(&Kind::ReleasePause)
+        };
+        let mut pause = Pause::default();
+        (pause.kind, pause.ended_ns, pause.took_ns) = (PauseKind::Release, 500, 20_000_000);
+        later.longest_pauses = [Pause::default(); PAUSES_LISTED];
+        later.longest_pauses[0] = pause;
+        assert!(!found(&later), "that one was before");
+        (pause.ended_ns, pause.took_ns) = (500_000, 15_000_000);
+        later.longest_pauses[1] = pause;
+        assert!(found(&later));
     }
 }

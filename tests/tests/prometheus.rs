@@ -160,6 +160,7 @@ fn expected(document: &Document) -> BTreeMap<String, f64> {
     is("freestone_limit_assists_total{}", limits.assists);
     is("freestone_limit_exceeded_total{}", limits.exceeded);
     is("freestone_fuse_trips_total{}", limits.fuse_trips);
+    is("freestone_limit_refusals_total{}", limits.refusals);
     let events = &heap.events;
     for (name, count) in [
         ("exchanges", events.exchanges),

@@ -13,7 +13,6 @@ use std::sync::{Arc, Mutex, MutexGuard, Once, OnceLock, PoisonError, TryLockErro
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use freestone::anomaly::{self, Thresholds, Vitals};
 use freestone::{PAUSES_KEPT, Pause, control};
 use memmap2::{Advice, MmapMut, MmapOptions};
 
@@ -405,7 +404,7 @@ fn write_limits(writer: &mut Writer<MmapMut>, moment: Moment, near: u8, earlier:
 /// What rules find strange between two looks.
 fn write_anomalies(writer: &mut Writer<MmapMut>, moment: Moment, earlier: Option<&Snapshot>, later: &Snapshot) {
     let Some(earlier) = earlier else { return };
-    anomaly::find(&Vitals::between(&earlier.heap, &later.heap), &Thresholds::DEFAULT, |found| {
+    later.each_anomaly_since(&earlier.heap, |found| {
         // On the stack: this thread allocates nothing. What is longer is cut off.
         let mut text = [0_u8; TEXT_BYTES_MAX];
         let mut room = &mut text[..];

@@ -28,7 +28,7 @@ use std::fmt;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use freestone::anomaly::{self, Anomaly, Vitals};
+use freestone::anomaly::Anomaly;
 
 use crate::{Point, Snapshot, history};
 
@@ -323,9 +323,9 @@ pub fn of_snapshots(snapshots: &[Snapshot]) -> Diagnosis {
 
 /// What two snapshots know beyond points: where it grew, and what was wrong meanwhile.
 fn with_snapshots(diagnosis: Diagnosis, earlier: &Snapshot, later: &Snapshot) -> Diagnosis {
-    let (earlier, later) = (&earlier.heap, &later.heap);
     let mut anomalies = Vec::new();
-    anomaly::find(&Vitals::between(earlier, later), &history::thresholds(), |found| anomalies.push(found));
+    later.each_anomaly_since(&earlier.heap, |found| anomalies.push(found));
+    let (earlier, later) = (&earlier.heap, &later.heap);
     let has_grown = matches!(diagnosis.verdict, Verdict::LeakSuspected | Verdict::GrowthWithLoad);
     let grown = if has_grown { grown(earlier, later) } else { Vec::new() };
     Diagnosis { grown, anomalies, ..diagnosis }
