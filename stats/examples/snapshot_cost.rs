@@ -1,7 +1,12 @@
 //! What a snapshot costs, where there is much to look at: 200 threads that have used every size class, and 4 GiB live.
 //!
 //! ```text
-//! $ cargo run --release -p freestone-stats --example snapshot_cost
+//! $ cargo run --release -p freestone-stats --features openmetrics --example snapshot_cost
+//! 200 threads, 4710 MiB live in 26456634 blocks
+//! freestone::snapshot(): median 95.33µs, 5 % 94.75µs, 95 % 102.181µs
+//! freestone_stats::snapshot(): median 99.9µs, 5 % 99.38µs, 95 % 105.96µs
+//! freestone_stats::threads(): median 360.38µs, 5 % 356.29µs, 95 % 368.091µs
+//! freestone_stats::openmetrics::text(): median 124.791µs, 5 % 123.7µs, 95 % 131.01µs
 //! ```
 
 use std::hint::black_box;
@@ -36,6 +41,7 @@ fn main() {
         say("freestone::snapshot()", freestone::snapshot);
         say("freestone_stats::snapshot()", freestone_stats::snapshot);
         say("freestone_stats::threads()", freestone_stats::threads);
+        say("freestone_stats::openmetrics::text()", freestone_stats::openmetrics::text);
         done.wait();
     });
 }

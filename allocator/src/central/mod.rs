@@ -24,7 +24,7 @@ pub(crate) mod within;
 use core::ops::Range;
 
 use crate::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use crate::config::MAGAZINE_BLOCKS_MAX;
+use crate::config::{MAGAZINE_BLOCKS_MAX, STACK_ARMED_CHECKED};
 use crate::counters::Event;
 use crate::fatal::{Misuse, misuse};
 use crate::magazine::{Magazine, ZEROED};
@@ -694,8 +694,10 @@ pub(crate) fn inspect(address: usize, class: SizeClass, ground: Ground<'_>) -> R
 /// Are all of these blocks of the class, and all different? Asks less than [`inspect`]: range, class, start of a block; what central itself
 /// knows is asked when they come back to it. Otherwise says what is wrong with which.
 pub(crate) fn inspect_all(blocks: &[*mut u8], class: SizeClass, ground: Ground<'_>) -> Result<(), (Misuse, usize)> {
-    // One bit per hashed address: a bit met twice is looked at closely. 16 for each block at least, so few are.
-    const SEEN_BITS: usize = if MAGAZINE_BLOCKS_MAX > 512 { 1 << 14 } else { 32 * MAGAZINE_BLOCKS_MAX };
+    // One bit per hashed address: a bit met twice is looked at closely. 32 for each block, so few are.
+    const SEEN_BITS: usize = 32 * if MAGAZINE_BLOCKS_MAX < LOOKED_AT_MAX { MAGAZINE_BLOCKS_MAX } else { LOOKED_AT_MAX };
+    // Of a deep stack only so many are looked at.
+    const LOOKED_AT_MAX: usize = 2 * STACK_ARMED_CHECKED;
     let mut seen = [0_u64; SEEN_BITS / 64];
     // The seed's run of the block before. A run takes longer to find than a span; spans are not remembered, because in a magazine that has
     // been in use for a while the next block is from another one.
