@@ -94,6 +94,17 @@ pub(crate) const DEPOT_CHARGE_BYTES_MIN: usize = 256;
 /// A class uses only as many slots of a shard as fit into so many bytes, but always one.
 pub(crate) const DEPOT_SLOT_BYTES: usize = 32 << 10;
 
+// ---- samples -------------------------------------------------------------------------------------------------------
+
+/// The zone of sampled blocks may take so much …
+pub(crate) const ZONE_MIN_BYTES: usize = 2 << 20;
+/// … and this share of what the heap holds: beyond it samples are recorded whose end is not seen.
+pub(crate) const ZONE_LIVE_SHARE: usize = 128;
+/// Call sites may take so much …
+pub(crate) const PROFILE_MEMORY_BYTES: usize = 1536 << 10;
+/// … and this share of what the heap holds.
+pub(crate) const PROFILE_LIVE_SHARE: usize = 256;
+
 // ---- the seed ------------------------------------------------------------------------------------------------------
 
 /// The first bytes of a heap hold blocks of all small classes side by side (see `central/seed.rs`).

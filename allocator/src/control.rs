@@ -5,6 +5,7 @@ use core::time::Duration;
 use crate::heap;
 use crate::options::{Background, Fuse, HugePages, Limit, Options, Retain, Trace};
 use crate::size_class::SizeClass;
+use crate::thread_cache::record::Record;
 
 pub use crate::guard::{HeldEvent, Watcher};
 
@@ -150,6 +151,44 @@ pub fn release_to_os() -> usize {
     heap::release_all()
 }
 
+/// Changes how many bytes lie between two samples, on average: 0, none is taken; 1, every allocation is a sample; at most 1 GiB. What was sampled until
+/// now keeps its weight. Threads other than the calling one hear of it when they run out of blocks next. See [`profile`](crate::profile).
+pub fn set_sample_interval(bytes: usize) {
+    heap::configure(|options| options.sample_interval = bytes.min(Options::SAMPLE_INTERVAL_MAX));
+    // Drawn anew by the calling thread now, by others when their next sample comes.
+    heap::with_record(Record::follow_interval);
+}
+
+/// Changes how many bytes are allocated between two guarded blocks, on average: 0, there are no new ones; 1, every sample of up to 8 KiB is one, as long as
+/// there is room. Guarded blocks are samples, so there are none while sampling is off.
+///
+/// A guarded block has pages on both sides that cannot be touched, and leaves such a page behind when it is freed: writing beyond its end, before its start, or
+/// into it after its free ends the process at once, and what does not reach these pages is found when the block is freed. At most 64 are live at a time.
+pub fn set_guard_interval(bytes: usize) {
+    heap::configure(|options| options.guard_interval = bytes);
+}
+
+/// From now on a fault beside a guarded block is told of on standard error before the process ends: what was done to which block, and the stacks of that, of
+/// its allocation and of its free, as addresses. `false`: the system does not allow it. See [`set_guard_interval`].
+///
+/// Sets handlers for `SIGSEGV` and `SIGBUS` that run on the thread's stack for signals, if it has one, and then have happen what would have happened without
+/// them: handlers that were there before are called, for all other faults too, as if nobody stood before them. Handlers that are set later take their place.
+///
+/// # Examples
+///
+/// ```
+/// assert!(freestone::control::report_faults());
+/// ```
+pub fn report_faults() -> bool {
+    heap::report_faults()
+}
+
+/// Bytes between two samples, on average; 0: sampling is off.
+#[must_use]
+pub fn sample_interval() -> usize {
+    heap::configuration().sample_interval
+}
+
 /// Has the `allocations`-th allocation of this layout's size class that the calling thread makes from now on served from the sampled
 /// zone, counting from 1; 0 takes it back. Returns `false` for layouts that cannot be chosen by count (above 32 KiB),
 /// and before the heap's first block.
@@ -159,7 +198,14 @@ pub fn release_to_os() -> usize {
 #[doc(hidden)]
 pub fn sample_after(layout: core::alloc::Layout, allocations: u32) -> bool {
     let class = SizeClass::of(layout.size(), layout.align());
-    class.is_some_and(|class| heap::sample_after(class, allocations))
+    class.and_then(|class| heap::with_record(|record, _| record.sample_after(class, allocations))).unwrap_or(false)
+}
+
+/// Does a guarded block, or what is left of one, lie at this address?
+#[doc(hidden)]
+#[must_use]
+pub fn is_guarded(block: *const u8) -> bool {
+    heap::is_guarded(block.addr())
 }
 
 /// Does this address lie in the sampled zone?

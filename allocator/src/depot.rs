@@ -78,10 +78,12 @@ impl SwapSlots {
     }
 }
 
-/// Magazines behind the slots.
+/// Magazines behind the slots. Small, so that a shard is one cache line.
 struct Shelf {
     stack: Stack,
-    blocks: usize,
+    blocks: u32,
+    /// The fewest magazines that were here since [`Depot::watch_surplus`]: so many nobody needed.
+    surplus: u32,
 }
 
 /// One shard, on a cache line of its own.
@@ -105,7 +107,7 @@ impl Shard {
                 shelved: AtomicUsize::new(0),
                 bound: AtomicUsize::new(0),
                 taken: AtomicUsize::new(0),
-                shelf: Lock::new(rank, Shelf { stack: Stack::new(), blocks: 0 }),
+                shelf: Lock::new(rank, Shelf { stack: Stack::new(), blocks: 0, surplus: 0 }),
             }
         }
     }
@@ -126,11 +128,32 @@ impl Shard {
         if LOOKS_FIRST && self.shelved.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        let mut shelf = self.shelf.lock_noting(waited);
+        self.pop(&mut self.shelf.lock_noting(waited))
+    }
+
+    fn pop(&self, shelf: &mut Shelf) -> Option<Magazine> {
         let magazine = shelf.stack.pop()?;
-        shelf.blocks -= magazine.count();
-        self.shelved.store(self.shelved.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
+        shelf.blocks -= magazine.count() as u32;
+        let left = self.shelved.load(Ordering::Relaxed) - 1;
+        shelf.surplus = shelf.surplus.min(left as u32);
+        self.shelved.store(left, Ordering::Relaxed);
         Some(magazine)
+    }
+
+    /// One that nobody needed, and of how many blocks the allowance goes with it.
+    fn take_surplus(&self) -> Option<(Magazine, usize)> {
+        // Relaxed: a look, as above.
+        if self.shelved.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let mut shelf = self.shelf.lock();
+        shelf.surplus = shelf.surplus.checked_sub(1)?;
+        let magazine = self.pop(&mut shelf)?;
+        let count = magazine.count();
+        // Relaxed: an allowance. What is left of it may be less by now.
+        let less = |bound: usize| Some(bound - bound.min(count));
+        let allowed = self.bound.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).unwrap_or(0);
+        Some((magazine, allowed.min(count)))
     }
 
     fn put(&self, magazine: Magazine, usable: usize, waited: &mut u64) -> Result<(), Magazine> {
@@ -139,11 +162,11 @@ impl Shard {
             Err(magazine) => magazine,
         };
         let mut shelf = self.shelf.lock_noting(waited);
-        let blocks = shelf.blocks + magazine.count();
+        let blocks = shelf.blocks as usize + magazine.count();
         if blocks > self.bound.load(Ordering::Relaxed) {
             return Err(magazine);
         }
-        shelf.blocks = blocks;
+        shelf.blocks = blocks as u32;
         shelf.stack.push(magazine);
         self.shelved.store(self.shelved.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         Ok(())
@@ -202,15 +225,49 @@ impl Depot {
         self.0[here % DEPOT_SHARDS].bound.fetch_add(more, Ordering::Relaxed);
     }
 
+    /// Allows here what is allowed where nothing is on the shelf; says whether that was anything. A thread that changes its processor takes its blocks
+    /// along.
+    pub(crate) fn move_bounds(&self, here: usize) -> bool {
+        let here = &self.0[here % DEPOT_SHARDS];
+        let is_idle = |shard: &&Shard| {
+            // Relaxed: looks. Who shelves a magazine at this moment leaves it there, beyond the bound.
+            shard.bound.load(Ordering::Relaxed) != 0 && shard.shelved.load(Ordering::Relaxed) == 0
+        };
+        let others = self.0.iter().filter(|shard| !ptr::eq(*shard, here)).filter(is_idle);
+        // Relaxed: an allowance orders nothing. One operation per shard, as below.
+        let moved: usize = others.map(|shard| shard.bound.swap(0, Ordering::Relaxed)).sum();
+        here.bound.fetch_add(moved, Ordering::Relaxed);
+        moved != 0
+    }
+
     /// Takes back all that [`raise_bound`](Self::raise_bound) allowed anywhere; says how much it was.
     pub(crate) fn lower_bounds(&self) -> usize {
-        // Relaxed: as above. One operation per shard, so that no allowance is taken back twice.
-        self.0.iter().map(|shard| shard.bound.swap(0, Ordering::Relaxed)).sum()
+        // Relaxed: as above. A look first, so that a page that nobody used stays untouched; one operation per shard, so that no allowance is taken back
+        // twice.
+        let some = self.0.iter().filter(|shard| shard.bound.load(Ordering::Relaxed) != 0);
+        some.map(|shard| shard.bound.swap(0, Ordering::Relaxed)).sum()
     }
 
     /// Blocks in all magazines. Exact when nobody comes or goes.
     pub(crate) fn blocks(&self) -> usize {
-        self.0.iter().map(|shard| shard.shelf.lock().blocks + shard.slots.blocks()).sum()
+        self.0.iter().map(|shard| shard.shelf.lock().blocks as usize + shard.slots.blocks()).sum()
+    }
+
+    /// Takes a magazine that was needed at no moment since [`watch_surplus`](Self::watch_surplus); says of how many blocks the allowance goes with it.
+    ///
+    /// (Bonwick and Adams, as above: a depot's working set is what was not there all the time.)
+    pub(crate) fn take_surplus(&self) -> Option<(Magazine, usize)> {
+        self.0.iter().find_map(Shard::take_surplus)
+    }
+
+    /// From now on it is watched what nobody needs.
+    pub(crate) fn watch_surplus(&self) {
+        // Relaxed: a look. A program that never came here is not to touch the page because of us.
+        for shard in self.0.iter().filter(|shard| shard.shelved.load(Ordering::Relaxed) != 0) {
+            let mut shelf = shard.shelf.lock();
+            // Relaxed: changes under the lock.
+            shelf.surplus = shard.shelved.load(Ordering::Relaxed) as u32;
+        }
     }
 
     /// A number that changes when a magazine comes or goes; 0: there is none.
@@ -262,5 +319,53 @@ mod tests {
         assert!(depot.take(0, &mut 0).is_some());
         assert!(depot.is_in_demand(0));
         assert!(!depot.is_in_demand(0), "that was said once");
+    }
+
+    /// What a program takes again and again stays, what lies beneath goes, and its allowance with it.
+    #[test]
+    fn what_is_never_needed_is_surplus() {
+        let (depot, meta) = (Depot::full(), Meta::new());
+        let put = || depot.put(of_four(&meta), 0, 0, &mut 0).expect("there is room");
+        depot.raise_bound(0, 40);
+        (0..10).for_each(|_| put());
+        assert!(depot.take_surplus().is_none(), "nobody watched");
+        depot.watch_surplus();
+        for _ in 0..5 {
+            (0..3).for_each(|_| assert!(depot.take(0, &mut 0).is_some()));
+            (0..3).for_each(|_| put());
+        }
+        let surplus = || core::iter::from_fn(|| depot.take_surplus().map(|(_, less)| less)).collect::<Vec<_>>();
+        assert_eq!(surplus(), [4; 7]);
+        assert_eq!((depot.blocks(), depot.lower_bounds()), (12, 12));
+        depot.watch_surplus();
+        assert_eq!(surplus(), [0; 3], "nobody came");
+        assert_eq!(depot.blocks(), 0);
+    }
+
+    fn of_four(meta: &Meta) -> Magazine {
+        let memory = meta.take(Magazine::bytes(4), align_of::<usize>()).expect("there is memory");
+        // SAFETY: so many zeros, aligned, and ours for good.
+        let mut magazine = unsafe { Magazine::new(memory, 4) };
+        magazine.room().fill(ptr::dangling_mut());
+        magazine.set_range(0, 4);
+        magazine
+    }
+
+    #[test]
+    fn an_allowance_goes_where_it_is_used() {
+        let (depot, meta) = (Depot::full(), Meta::new());
+        let magazine = || of_four(&meta);
+        depot.raise_bound(0, 8);
+        depot.put(magazine(), 0, 0, &mut 0).expect("eight blocks may be here");
+        assert!(!depot.move_bounds(1), "what is used stays");
+        depot.put(magazine(), 1, 0, &mut 0).expect_err("none may be here");
+        assert!(depot.take(1, &mut 0).is_some());
+        assert!(depot.move_bounds(1));
+        for _ in 0..2 {
+            depot.put(magazine(), 1, 0, &mut 0).expect("eight blocks may be here now");
+        }
+        depot.put(magazine(), 1, 0, &mut 0).expect_err("these were eight");
+        depot.put(magazine(), 0, 0, &mut 0).expect_err("none may be here any more");
+        assert_eq!(depot.lower_bounds(), 8);
     }
 }

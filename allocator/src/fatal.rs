@@ -31,6 +31,10 @@ pub(crate) enum Misuse {
     Misaligned,
     /// The address is ours, but nothing was ever allocated there.
     NeverAllocated,
+    /// Behind the end of a guarded block something was written.
+    Overflow = 9,
+    /// Before the start of a guarded block something was written.
+    Underflow = 10,
 }
 
 // Tracers know them by their numbers.
@@ -45,6 +49,8 @@ impl Misuse {
             Self::Interior => "interior pointer",
             Self::Misaligned => "misaligned pointer",
             Self::NeverAllocated => "invalid free",
+            Self::Overflow => "overflow",
+            Self::Underflow => "underflow",
         }
     }
 
@@ -65,6 +71,8 @@ impl Misuse {
             Self::Interior => "the address lies inside a block; free what alloc returned",
             Self::Misaligned => "no block starts at such an address",
             Self::NeverAllocated => "the address is ours, but no block was allocated there",
+            Self::Overflow => "something was written behind the end of this block before it was freed",
+            Self::Underflow => "something was written before the start of this block before it was freed",
         }
     }
 }
@@ -73,6 +81,12 @@ impl Misuse {
 #[cold]
 #[inline(never)]
 pub(crate) fn misuse(kind: Misuse, address: usize, class: Option<usize>, block_bytes: usize) -> ! {
+    misuse_with(kind, address, class, block_bytes, || {})
+}
+
+/// As [`misuse`]; `more` says what else is known before the process ends.
+#[cold]
+pub(crate) fn misuse_with(kind: Misuse, address: usize, class: Option<usize>, block_bytes: usize, more: impl FnOnce()) -> ! {
     probes::fatal(kind as usize, address);
     let mut line = Line::fatal();
     line.text(kind.name());
@@ -89,7 +103,9 @@ pub(crate) fn misuse(kind: Misuse, address: usize, class: Option<usize>, block_b
     line.decimal(block_bytes);
     line.text(" B): ");
     line.text(kind.hint());
-    line.die()
+    line.say();
+    more();
+    os::abort()
 }
 
 /// The hard limit is near. One line with the accounts, in KiB.

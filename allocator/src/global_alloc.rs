@@ -6,9 +6,11 @@ use core::ptr::{self, NonNull};
 use core::time::Duration;
 
 use crate::config::CHECKED;
+use crate::frames::{self, Caller};
 use crate::heap;
 use crate::large::Growing;
 use crate::options::{Background, Check, Face, Fuse, HugePages, Limit, Options, Retain, Trace};
+use crate::sampling::Request;
 use crate::size_class::SizeClass;
 use crate::units::in_sampled_zone;
 use crate::word;
@@ -134,6 +136,50 @@ impl Freestone {
         self
     }
 
+    /// Bytes between two samples, on average: 0, none is taken; 1, every allocation is a sample; at most 1 GiB. Environment: `sample_interval:512KiB`.
+    #[must_use]
+    pub const fn sample_interval(mut self, bytes: usize) -> Self {
+        self.options.sample_interval = if bytes < Options::SAMPLE_INTERVAL_MAX { bytes } else { Options::SAMPLE_INTERVAL_MAX };
+        self
+    }
+
+    /// From how many bytes on a block is a sample in any case. Environment: `sample_above:16MiB`.
+    #[must_use]
+    pub const fn sample_above(mut self, bytes: usize) -> Self {
+        self.options.sample_above = bytes;
+        self
+    }
+
+    /// For how long the allocator must hold a thread up for that to be recorded. Environment: `stall_above:100us`.
+    #[must_use]
+    pub const fn stall_above(mut self, time: Duration) -> Self {
+        self.options.stall_above = time;
+        self
+    }
+
+    /// What may be known of call sites, in bytes; 0: 1.5 MiB and 1/256 of what the heap holds. Environment: `profile_memory:8MiB`.
+    #[must_use]
+    pub const fn profile_memory(mut self, bytes: usize) -> Self {
+        self.options.profile_memory = bytes;
+        self
+    }
+
+    /// Bytes that are allocated between two guarded blocks, on average: 0, there are none; 1, every sample of up to 8 KiB is one, as long as there is room. An
+    /// access beyond such a block, or to one that was freed, faults at once. Environment: `guard_interval:64MiB`.
+    #[must_use]
+    pub const fn guard_interval(mut self, bytes: usize) -> Self {
+        self.options.guard_interval = bytes;
+        self
+    }
+
+    /// Whether a fault beside a guarded block is told of before the process ends, by a handler that is set up with one of the first of them. Environment:
+    /// `fault_report:0|1`. See [`report_faults`](crate::control::report_faults).
+    #[must_use]
+    pub const fn fault_report(mut self, report: bool) -> Self {
+        self.options.fault_report = report;
+        self
+    }
+
     /// For a face that is called from C: a process that has no second thread is not given one, unless it says `background:on`.
     #[doc(hidden)]
     #[must_use]
@@ -141,6 +187,26 @@ impl Freestone {
         self.options.face = Face::C;
         self
     }
+}
+
+/// A block that the calling thread has at hand. `None`: the slow path has to look.
+#[inline(always)]
+fn pop(size: usize, align: usize) -> Option<NonNull<u8>> {
+    if let Some(class) = SizeClass::split(size, align) {
+        // SAFETY: the slots are the calling thread's (I-owner).
+        let block = word::slots().and_then(|slots| unsafe { slots.split(class).pop() })?;
+        if CHECKED {
+            heap::mark_live(block, class);
+        }
+        return Some(block);
+    }
+    let class = SizeClass::stacked(size, align)?;
+    // SAFETY: the slots are the calling thread's.
+    let taken = word::slots().and_then(|slots| unsafe { slots.stack(class).pop() })?;
+    if CHECKED {
+        heap::mark_live(taken.block, class);
+    }
+    Some(taken.block)
 }
 
 impl Default for Freestone {
@@ -155,24 +221,10 @@ unsafe impl GlobalAlloc for Freestone {
     #[inline(always)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let (size, align) = (layout.size(), layout.align());
-        if let Some(class) = SizeClass::split(size, align) {
-            // SAFETY: the slots are the calling thread's (I-owner).
-            if let Some(block) = word::slots().and_then(|slots| unsafe { slots.split(class).pop() }) {
-                if CHECKED {
-                    heap::mark_live(block, class);
-                }
-                return block.as_ptr();
-            }
-        } else if let Some(class) = SizeClass::stacked(size, align) {
-            // SAFETY: the slots are the calling thread's.
-            if let Some(taken) = word::slots().and_then(|slots| unsafe { slots.stack(class).pop() }) {
-                if CHECKED {
-                    heap::mark_live(taken.block, class);
-                }
-                return taken.block.as_ptr();
-            }
+        match pop(size, align) {
+            Some(block) => block.as_ptr(),
+            None => heap::alloc_slow(size, align, &self.options),
         }
-        heap::alloc_slow(size, align, &self.options)
     }
 
     #[inline(always)]
@@ -218,23 +270,29 @@ unsafe impl GlobalAlloc for Freestone {
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         let (old, align) = (layout.size(), layout.align());
         if let (Some(from), Some(to)) = (SizeClass::split(old, align), SizeClass::split(new_size, align)) {
-            if from == to {
+            // A sampled block may end where its guard page begins, though its class has room.
+            if from == to && !in_sampled_zone(block.addr()) {
                 return block;
             }
-            // SAFETY: a size of at most 1 KiB and an alignment that the layout already had.
-            let new_layout = unsafe { Layout::from_size_align_unchecked(new_size, align) };
-            // SAFETY: the layout is not the caller's but as good: GlobalAlloc forbids a new size of zero.
-            let new = unsafe { self.alloc(new_layout) };
-            if !new.is_null() {
+            let new = if let Some(new) = pop(new_size, align) {
                 // SAFETY: two live blocks, apart, each at least this long.
-                unsafe { copy_small(block, new, old.min(new_size)) };
-                // SAFETY: the caller gives the old block up.
-                unsafe { self.dealloc(block, layout) };
-            }
+                unsafe { copy_small(block, new.as_ptr(), old.min(new_size)) };
+                new.as_ptr()
+            } else {
+                let new = heap::grow_slow(new_size, align, &self.options);
+                if new.is_null() {
+                    return new;
+                }
+                // SAFETY: as above. To the byte, because this one may be guarded, and then nothing is to be written behind its end.
+                unsafe { ptr::copy_nonoverlapping(block, new, old.min(new_size)) };
+                new
+            };
+            // SAFETY: the caller gives the old block up.
+            unsafe { self.dealloc(block, layout) };
             return new;
         }
         // SAFETY: handed on to the caller.
-        unsafe { realloc_large(self, block, layout, new_size) }
+        unsafe { realloc_large(block, old, align, new_size) }
     }
 }
 
@@ -263,35 +321,47 @@ unsafe fn copy_small(from: *const u8, to: *mut u8, bytes: usize) {
     }
 }
 
-/// Reallocation where at least one side is above 1 KiB.
-#[inline(never)]
-unsafe fn realloc_large(face: &Freestone, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-    let (old, align) = (layout.size(), layout.align());
+frames::entry! {
+    /// Reallocation where at least one side is above 1 KiB.
+    unsafe fn realloc_large(block: *mut u8, old: usize, align: usize, new_size: usize) -> *mut u8 => realloc_large_from
+}
+
+/// # Safety
+///
+/// - As for [`GlobalAlloc::realloc`].
+unsafe fn realloc_large_from(block: *mut u8, old: usize, align: usize, new_size: usize, caller: Caller) -> *mut u8 {
+    // Whoever has a block has been told the options in force.
+    const OPTIONS: &Options = &Options::DEFAULT;
     let (from, to) = (SizeClass::of(old, align), SizeClass::of(new_size, align));
-    if from.is_some() && from == to {
+    if from.is_some() && from == to && !in_sampled_zone(block.addr()) {
         return block;
     }
     if from.is_none() && to.is_none() {
         // SAFETY: the caller's block is not null.
         let block = unsafe { NonNull::new_unchecked(block) };
         // SAFETY: handed on to the caller.
-        if let Some(resized) = unsafe { heap::resize_large(block, old, new_size, align, &face.options) } {
+        if let Some(resized) = unsafe { heap::resize_large(block, old, new_size, align, OPTIONS, &caller) } {
             return resized.as_ptr();
         }
     }
-    let Ok(new_layout) = Layout::from_size_align(new_size, align) else { return ptr::null_mut() };
-    // What outgrows the classes will probably grow again: it gets room for that.
-    let new = if to.is_none() && new_size > old {
-        heap::alloc_any(new_size, align, Growing::Yes, &face.options).map_or(ptr::null_mut(), |new| new.address.as_ptr())
-    } else {
-        // SAFETY: not of size zero, which GlobalAlloc forbids for the new size.
-        unsafe { face.alloc(new_layout) }
-    };
-    if !new.is_null() {
-        // SAFETY: two live blocks, apart, each at least this long.
-        unsafe { ptr::copy_nonoverlapping(block, new, old.min(new_size)) };
-        // SAFETY: the caller gives the old block up.
-        unsafe { face.dealloc(block, layout) };
+    let Ok(layout) = Layout::from_size_align(old, align) else { return ptr::null_mut() };
+    if Layout::from_size_align(new_size, align).is_err() {
+        return ptr::null_mut();
     }
-    new
+    // What outgrows the classes will probably grow again: it gets room for that.
+    let growing = if to.is_none() && new_size > old { Growing::Yes } else { Growing::No };
+    let popped = if growing == Growing::Yes { None } else { pop(new_size, align) };
+    let new = popped.or_else(|| {
+        let request = Request { size: new_size, align, grown: true, caller: &caller };
+        heap::alloc_any(&request, growing, OPTIONS).map(|new| new.address)
+    });
+    let Some(new) = new else { return ptr::null_mut() };
+    // SAFETY: two live blocks, apart, each at least this long.
+    unsafe { ptr::copy_nonoverlapping(block, new.as_ptr(), old.min(new_size)) };
+    // SAFETY: the caller gives the old block up.
+    unsafe { GLOBAL.dealloc(block, layout) };
+    new.as_ptr()
 }
+
+/// A handle like any other: all that is chosen is in force long since.
+const GLOBAL: Freestone = Freestone::new();

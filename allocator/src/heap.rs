@@ -30,6 +30,7 @@ use crate::config::{
 };
 use crate::counters::{Event, Tallied};
 use crate::fatal::{Misuse, NoWayOut, broken, complain, misuse, say_fuse};
+use crate::frames::{self, Caller, StackBounds};
 use crate::guard::{Guard, HeldEvent, Watcher};
 use crate::large::{Growing, LargeBlock};
 use crate::limit::Call;
@@ -39,18 +40,21 @@ use crate::page_heap::ALIGN_MAX;
 use crate::pauses::{Pause, PauseKind};
 use crate::recall::Recaller;
 use crate::requests::Requests;
+use crate::sampling::Request;
+use crate::sampling::guarded::Actor;
 use crate::scavenger::{House, Scavenger, Slice};
+use crate::site::StallKind;
 use crate::size_class::{Shape, SizeClass};
 use crate::snapshot::{self, Snapshot};
 #[cfg(freestone_c)]
 use crate::span::page_table::SEED_BYTE;
 use crate::supply::Supply;
 use crate::surroundings;
-use crate::sync::{Lock, Rank};
+use crate::sync::{Lock, Rank, waits};
 use crate::system_heap;
 use crate::thread_cache::record::{HotSlots, Life, Record};
 use crate::thread_cache::registry::Registry;
-use crate::thread_cache::{alloc_direct, birth, free_direct};
+use crate::thread_cache::{alloc_direct, birth, free_direct, leave_if_followed};
 use crate::thread_snapshot::{self, ThreadSnapshot};
 use crate::trace::{Fields, Past, Trace};
 use crate::units::{PAGE_BYTES, in_sampled_zone};
@@ -639,6 +643,9 @@ fn put_in_force(options: &Options) {
     #[cfg(freestone_c)]
     HEAP.supply.zero.set_usable(options.zero_size == crate::options::ZeroSize::Usable);
     page_heap.set_huge_pages(options.huge_pages);
+    let stall_ns = u64::try_from(options.stall_above.as_nanos()).unwrap_or(u64::MAX);
+    HEAP.supply.choices.choose(options.sample_interval, options.sample_above, stall_ns, options.profile_memory);
+    HEAP.supply.choices.choose_guarded(options.guard_interval, options.fault_report.then_some(&FAULT_WATCHER));
     HEAP.scavenger.set_retain(options.retain);
     // Before the thread is woken, which looks at it.
     HEAP.trace.set(options);
@@ -740,16 +747,41 @@ fn reap_unnoticed() {
 
 /// The calling thread's record, if it has one and no slow path is under way.
 #[inline]
-fn current_record() -> Option<&'static Record> {
+pub(crate) fn current_record() -> Option<&'static Record> {
     let slots = word::load();
     // SAFETY: none of the empty heaps, so these are the hot slots of a record, which begin it.
     word::is_record(slots).then(|| unsafe { &*slots.cast::<Record>() })
 }
 
-/// A block that the fast path did not have. Null: no memory.
-#[cold]
-#[inline(never)]
-pub(crate) fn alloc_slow(size: usize, align: usize, options: &Options) -> *mut u8 {
+frames::entry! {
+    /// A block that the fast path did not have. Null: no memory.
+    #[cold]
+    pub(crate) fn alloc_slow(size: usize, align: usize, options: &Options) -> *mut u8 => alloc_slow_from
+}
+
+frames::entry! {
+    /// As [`alloc_slow()`], for a block that takes the place of another one.
+    #[cold]
+    pub(crate) fn grow_slow(size: usize, align: usize, options: &Options) -> *mut u8 => grow_slow_from
+}
+
+frames::entry! {
+    /// A block beyond the split classes, all zero: zeroes what is not known to be, and nothing else.
+    pub(crate) fn alloc_zeroed(size: usize, align: usize, options: &Options) -> *mut u8 => alloc_zeroed_from
+}
+
+fn alloc_slow_from(size: usize, align: usize, options: &Options, caller: Caller) -> *mut u8 {
+    alloc_slow_of(&Request { size, align, grown: false, caller: &caller }, options)
+}
+
+fn grow_slow_from(size: usize, align: usize, options: &Options, caller: Caller) -> *mut u8 {
+    alloc_slow_of(&Request { size, align, grown: true, caller: &caller }, options)
+}
+
+/// See [`alloc_slow()`].
+#[inline]
+pub(crate) fn alloc_slow_of(request: &Request<'_>, options: &Options) -> *mut u8 {
+    let Request { size, align, .. } = *request;
     if let Some(class) = SizeClass::split(size, align)
         && let Some(block) = current_record().and_then(|record| record.alloc_quickly(class))
     {
@@ -758,45 +790,90 @@ pub(crate) fn alloc_slow(size: usize, align: usize, options: &Options) -> *mut u
         }
         return block.as_ptr();
     }
-    alloc_any(size, align, Growing::No, options).map_or(core::ptr::null_mut(), |block| block.address.as_ptr())
+    alloc_any(request, Growing::No, options).map_or(core::ptr::null_mut(), |block| block.address.as_ptr())
 }
 
 /// A block of any size. In the result `dirty` says how many of its bytes are not known to be zero. `None`: no memory.
 #[inline(never)]
-pub(crate) fn alloc_any(size: usize, align: usize, growing: Growing, options: &Options) -> Option<LargeBlock> {
+pub(crate) fn alloc_any(request: &Request<'_>, growing: Growing, options: &Options) -> Option<LargeBlock> {
+    let Request { size, align, .. } = *request;
     if is_bypassed(options) {
         let address = NonNull::new(system_heap::allocate(size, align))?;
         return Some(LargeBlock { address, dirty: size });
     }
-    slow_path(options, |record| match SizeClass::of(size, align) {
-        Some(class) if growing == Growing::No => {
-            if record.is_some_and(|record| Requests::is_sampled(record.entry())) {
-                HEAP.supply.requests.note(Some(class), class.bytes() - size);
+    slow_path(options, |record| {
+        watched(request.caller, record, || match SizeClass::of(size, align) {
+            Some(class) if growing == Growing::No => {
+                if record.is_some_and(|record| Requests::is_sampled(record.entry())) {
+                    HEAP.supply.requests.note(Some(class), class.bytes() - size);
+                }
+                let taken = insist(record, || match record {
+                    Some(record) => record.alloc_slow(class, request, &HEAP.supply),
+                    None => alloc_direct(class, &HEAP.supply),
+                })?;
+                if CHECKED && class.index() < SizeClass::INLINE_COUNT {
+                    mark_live(taken.block, class);
+                }
+                Some(LargeBlock { address: taken.block, dirty: if taken.zeroed { 0 } else { class.bytes() } })
             }
-            let taken = insist(record, || match record {
-                Some(record) => record.alloc_slow(class, &HEAP.supply),
-                None => alloc_direct(class, &HEAP.supply),
-            })?;
-            if CHECKED && class.index() < SizeClass::INLINE_COUNT {
-                mark_live(taken.block, class);
+            _ if align > ALIGN_MAX => None,
+            _ => {
+                let supply = &HEAP.supply;
+                if record.is_some_and(|record| Requests::is_sampled(record.entry())) {
+                    supply.requests.note(None, size.wrapping_neg() % PAGE_BYTES);
+                }
+                let own = record.map(|record| &record.large);
+                let taken = insist(record, || supply.large.allocate(size, align, growing, own, &supply.page_heap, &supply.meta))?;
+                if let Some(record) = record {
+                    record.follow_if_drawn(taken.block.address.addr().get(), None, taken.bytes, request, supply);
+                }
+                Some(taken.block)
             }
-            Some(LargeBlock { address: taken.block, dirty: if taken.zeroed { 0 } else { class.bytes() } })
-        }
-        _ if align > ALIGN_MAX => None,
-        _ => {
-            let supply = &HEAP.supply;
-            if record.is_some_and(|record| Requests::is_sampled(record.entry())) {
-                supply.requests.note(None, size.wrapping_neg() % PAGE_BYTES);
-            }
-            let own = record.map(|record| &record.large);
-            insist(record, || supply.large.allocate(size, align, growing, own, &supply.page_heap, &supply.meta))
-        }
+        })
     })?
 }
 
-/// A block beyond the split classes, all zero: zeroes what is not known to be, and nothing else.
+/// Runs a slow path, and records where it was called from if it was held up: for long, or by others who held a lock.
+#[inline]
+fn watched<R>(caller: &Caller, record: Option<&Record>, work: impl FnOnce() -> R) -> R {
+    /// Some two microseconds: as long as a sample takes. Shorter waits for locks are told with the next longer one.
+    const SHORT_CYCLES: u64 = 1 << 13;
+    let began = os::cycles();
+    let result = work();
+    let cycles = os::cycles().wrapping_sub(began);
+    if cycles > SHORT_CYCLES {
+        held_up(caller, record, cycles);
+    }
+    result
+}
+
+#[cold]
 #[inline(never)]
-pub(crate) fn alloc_zeroed(size: usize, align: usize, options: &Options) -> *mut u8 {
+fn held_up(caller: &Caller, record: Option<&Record>, cycles: u64) {
+    let supply = &HEAP.supply;
+    let Some(record) = record.filter(|record| !record.is_muted()) else { return };
+    let (waited, pace) = (waits::take(), &supply.page_heap.pauses.pace);
+    let ground = supply.sampling_ground();
+    // No more than it took: the rest was left by an entry that was too short to be looked at, or by a reader.
+    let waited = waited.min(cycles);
+    if waited > 0 && supply.choices.interval() != 0 {
+        supply.sampling.stalled(StallKind::Lock, pace.ns(waited), caller, &record.bounds, ground);
+    }
+    // A counter that went back: the thread came to a processor whose counter is behind.
+    let took_ns = if cycles > u64::MAX / 2 { 0 } else { pace.ns(cycles) };
+    if supply.choices.records_stall(took_ns) {
+        supply.sampling.stalled(StallKind::SlowPath, took_ns, caller, &record.bounds, ground);
+    }
+}
+
+fn alloc_zeroed_from(size: usize, align: usize, options: &Options, caller: Caller) -> *mut u8 {
+    alloc_zeroed_of(&Request { size, align, grown: false, caller: &caller }, options)
+}
+
+/// See [`alloc_zeroed()`].
+#[inline]
+pub(crate) fn alloc_zeroed_of(request: &Request<'_>, options: &Options) -> *mut u8 {
+    let Request { size, align, .. } = *request;
     let stacked = SizeClass::stacked(size, align);
     // SAFETY: the slots are the calling thread's.
     let popped = stacked.and_then(|class| Some((class, unsafe { word::slots()?.stack(class).pop() }?)));
@@ -807,7 +884,7 @@ pub(crate) fn alloc_zeroed(size: usize, align: usize, options: &Options) -> *mut
             }
             Some(LargeBlock { address: taken.block, dirty: if taken.zeroed { 0 } else { size } })
         }
-        None => alloc_any(size, align, Growing::No, options),
+        None => alloc_any(request, Growing::No, options),
     };
     let Some(LargeBlock { address, dirty }) = taken else { return core::ptr::null_mut() };
     // SAFETY: a block of at least `size` bytes, not the caller's yet.
@@ -832,14 +909,20 @@ fn release_idle(record: Option<&Record>) -> usize {
     HEAP.scavenger.release_all(house())
 }
 
-/// Takes back a block that the fast path had no room for, or does not serve.
-///
+frames::entry! {
+    /// Takes back a block that the fast path had no room for, or does not serve.
+    ///
+    /// # Safety
+    ///
+    /// - `block` is a live block of this size and alignment, and the caller gives it up.
+    #[cold]
+    pub(crate) unsafe fn free_slow(block: NonNull<u8>, size: usize, align: usize, options: &Options) => free_slow_from
+}
+
 /// # Safety
 ///
-/// - `block` is a live block of this size and alignment, and the caller gives it up.
-#[cold]
-#[inline(never)]
-pub(crate) unsafe fn free_slow(block: NonNull<u8>, size: usize, align: usize, options: &Options) {
+/// - As for [`free_slow()`].
+unsafe fn free_slow_from(block: NonNull<u8>, size: usize, align: usize, options: &Options, caller: Caller) {
     if let Some(class) = SizeClass::split(size, align)
         && current_record().is_some_and(|record| record.free_quickly(block, class))
     {
@@ -851,8 +934,8 @@ pub(crate) unsafe fn free_slow(block: NonNull<u8>, size: usize, align: usize, op
     }
     let freed = match SizeClass::of(size, align) {
         // SAFETY: handed on to the caller.
-        Some(class) => return unsafe { free_of_class(block, class, options) },
-        None => free_large(block.addr().get(), options),
+        Some(class) => return unsafe { free_of_class(block, class, options, &caller) },
+        None => free_large(block.addr().get(), options, &caller),
     };
     if let Err(kind) = freed {
         misuse(kind, block.addr().get(), None, size);
@@ -864,18 +947,24 @@ pub(crate) unsafe fn free_slow(block: NonNull<u8>, size: usize, align: usize, op
 /// # Safety
 ///
 /// - `block` is a live block of this class, and the caller gives it up.
-pub(crate) unsafe fn free_of_class(block: NonNull<u8>, class: SizeClass, options: &Options) {
-    let done = slow_path(options, |record| match record {
-        Some(record) => record.free_slow(block, class, &HEAP.supply),
-        None => free_direct(block, class, &HEAP.supply),
+pub(crate) unsafe fn free_of_class(block: NonNull<u8>, class: SizeClass, options: &Options, caller: &Caller) {
+    let done = slow_path(options, |record| {
+        watched(caller, record, || match record {
+            Some(record) => record.free_slow(block, class, caller, &HEAP.supply),
+            None => free_direct(block, class, caller, &HEAP.supply),
+        });
     });
     drop_unless(done.is_some());
 }
 
 /// Takes back a block beyond the classes, or says why it is none.
-pub(crate) fn free_large(address: usize, options: &Options) -> Result<(), Misuse> {
-    let freed =
-        slow_path(options, |record| HEAP.supply.large.free(address, record.map(|record| &record.large), &HEAP.supply.page_heap));
+pub(crate) fn free_large(address: usize, options: &Options, caller: &Caller) -> Result<(), Misuse> {
+    let freed = slow_path(options, |record| {
+        watched(caller, record, || {
+            leave_if_followed(address, record.map_or(0, Record::thread_number), &HEAP.supply);
+            HEAP.supply.large.free(address, record.map(|record| &record.large), &HEAP.supply.page_heap)
+        })
+    });
     drop_unless(freed.is_some());
     freed.unwrap_or(Ok(()))
 }
@@ -898,6 +987,7 @@ pub(crate) unsafe fn resize_large(
     new: usize,
     align: usize,
     options: &Options,
+    caller: &Caller,
 ) -> Option<NonNull<u8>> {
     let address = block.addr().get();
     if is_bypassed(options) {
@@ -905,10 +995,27 @@ pub(crate) unsafe fn resize_large(
     }
     slow_path(options, |record| {
         let (own, supply) = (record.map(|record| &record.large), &HEAP.supply);
-        match supply.large.resize(address, new, align, own, &supply.page_heap, &supply.meta) {
-            Ok(resized) => resized.map(|block| block.address),
+        let followed = supply.sampling.may_follow(address).then(|| supply.sampling.lose_sight(address)).flatten();
+        let resized = match supply.large.resize(address, new, align, own, &supply.page_heap, &supply.meta) {
+            Ok(resized) => resized,
             Err(kind) => misuse(kind, address, None, old),
+        };
+        let Some(taken) = resized else {
+            // It stays what it was.
+            if let Some(followed) = followed {
+                supply.sampling.find_again(followed);
+            }
+            return None;
+        };
+        // As it is counted: one that ends, one that begins.
+        if let Some(followed) = followed {
+            supply.sampling.end(followed, record.map_or(0, Record::thread_number), &supply.page_heap);
         }
+        if let Some(record) = record {
+            let request = Request { size: new, align, grown: true, caller };
+            record.follow_if_drawn(taken.block.address.addr().get(), None, taken.bytes, &request, supply);
+        }
+        Some(taken.block.address)
     })?
 }
 
@@ -918,6 +1025,9 @@ pub(crate) unsafe fn resize_large(
 #[inline]
 pub(crate) fn mark_live(block: NonNull<u8>, class: SizeClass) {
     let address = block.addr().get();
+    if is_guarded(address) {
+        return;
+    }
     debug_assert!(HEAP.supply.page_heap.table.locate(address).is_some());
     // SAFETY: the block came from a page that exists, and the table is there in these builds.
     let (word, bit) = unsafe { HEAP.supply.page_heap.table.live_bit(address) };
@@ -926,6 +1036,11 @@ pub(crate) fn mark_live(block: NonNull<u8>, class: SizeClass) {
         // Two owners: one of them freed twice, long ago.
         misuse(Misuse::DoubleFree, address, Some(class.index()), class.bytes());
     }
+}
+
+/// Guarded blocks know by themselves whether they are live.
+pub(crate) fn is_guarded(address: usize) -> bool {
+    in_sampled_zone(address) && HEAP.supply.sampling.guarded.owns(address)
 }
 
 /// Dies unless the program has this block and it fits the layout. Only in builds that check every free. Blocks that are spans of their own
@@ -946,6 +1061,9 @@ pub(crate) fn check_free_of_class(block: NonNull<u8>, class: SizeClass) {
     }
     let address = block.addr().get();
     let table = &HEAP.supply.page_heap.table;
+    if is_guarded(address) {
+        return;
+    }
     // What lies in the sampled zone is checked there.
     if in_sampled_zone(address) && table.locate(address).is_some() {
         // SAFETY: `locate` found it, and the table is there in these builds.
@@ -984,6 +1102,12 @@ pub(crate) fn class_at(address: usize) -> Result<Option<SizeClass>, Misuse> {
     HEAP.supply.class_at(address)
 }
 
+/// The size that was asked for, and the class, of a guarded block. `None`: the address is none of theirs.
+#[cfg(freestone_c)]
+pub(crate) fn guarded_at(address: usize) -> Option<Result<(usize, SizeClass), Misuse>> {
+    is_guarded(address).then(|| HEAP.supply.sampling.guarded.request_at(address))
+}
+
 /// Is every exchange checked? Then questions about a block are too.
 #[cfg(freestone_c)]
 pub(crate) fn checks_every_exchange() -> bool {
@@ -996,6 +1120,9 @@ pub(crate) fn checks_every_exchange() -> bool {
 #[cfg(freestone_c)]
 pub(crate) fn inspect(address: usize, class: SizeClass, options: &Options) -> Result<(), Misuse> {
     let inspected = slow_path(options, |record| {
+        if in_sampled_zone(address) && class.shape() != Shape::Whole {
+            return HEAP.supply.sampling.inspect(address, class, &HEAP.supply.page_heap);
+        }
         HEAP.supply.inspect(address, class)?;
         if class.shape() == Shape::Whole {
             return HEAP.supply.inspect_whole(address, class);
@@ -1028,14 +1155,25 @@ pub(crate) fn is_zero_block(address: usize) -> bool {
 
 // ---- for operators -------------------------------------------------------------------------------------------------
 
+/// Runs something with the shared rooms. `None`: not now, for this is a signal handler that interrupted a slow path, whose locks it would wait for.
+pub(crate) fn read<R>(work: impl FnOnce(&'static Supply) -> R) -> Option<R> {
+    (!is_busy(word::load())).then(|| undisturbed(|| work(&HEAP.supply)))
+}
+
+/// Runs something with the calling thread's record, in a slow path. `None`: there is no heap yet, or the thread is past its end or in a slow path.
+pub(crate) fn with_record<R>(work: impl FnOnce(&Record, &'static Supply) -> R) -> Option<R> {
+    if !is_started() {
+        return None;
+    }
+    slow_path(&Options::DEFAULT, |record| record.map(|record| work(record, &HEAP.supply))).flatten()
+}
+
 /// See [`crate::snapshot()`].
 pub(crate) fn take_snapshot() -> Snapshot {
-    if is_busy(word::load()) {
-        // A signal handler that interrupted a slow path, whose locks it would wait for.
+    let mut snapshot = Snapshot::ZEROS;
+    if read(|_| snapshot_into(&mut snapshot)).is_none() {
         return Snapshot { approximate: true, ..Snapshot::empty() };
     }
-    let mut snapshot = Snapshot::ZEROS;
-    undisturbed(|| snapshot_into(&mut snapshot));
     snapshot
 }
 
@@ -1061,13 +1199,26 @@ pub(crate) fn this_thread() -> Option<ThreadSnapshot> {
     Some(ThreadSnapshot::of(record))
 }
 
+/// See [`crate::thread_allocated`].
+pub(crate) fn thread_allocated() -> Option<[u64; 2]> {
+    if let Some(record) = current_record() {
+        let is_whole = || record.recalled.load(Ordering::Relaxed) == 0;
+        if is_whole() {
+            let Tallied { blocks, bytes } = record.allocated();
+            // Acquire: whoever takes what a thread caches says so first, and has every thread go through a barrier before it changes anything: if we saw
+            // part of a change, we see that there is one.
+            fence(Ordering::Acquire);
+            if is_whole() {
+                return Some([blocks, bytes]);
+            }
+        }
+    }
+    this_thread().map(|thread| [thread.allocations, thread.allocated_bytes])
+}
+
 /// See [`crate::each_mapping`].
 pub(crate) fn each_mapping(each: &mut dyn FnMut(Range<usize>)) {
-    if is_busy(word::load()) {
-        // A signal handler that interrupted a slow path, whose locks it would wait for.
-        return;
-    }
-    undisturbed(|| HEAP.supply.each_mapping(each));
+    read(|supply| supply.each_mapping(each));
 }
 
 /// See [`crate::recent_pauses`].
@@ -1077,11 +1228,7 @@ pub(crate) fn recent_pauses(into: &mut [Pause]) -> usize {
 
 /// The options in force.
 pub(crate) fn configuration() -> Options {
-    if is_busy(word::load()) {
-        // A signal handler that interrupted a slow path, whose locks it would wait for.
-        return Options::DEFAULT;
-    }
-    undisturbed(options_in_force)
+    read(|_| options_in_force()).unwrap_or(Options::DEFAULT)
 }
 
 fn options_in_force() -> Options {
@@ -1128,10 +1275,7 @@ pub(crate) fn thread_idle() {
 
 /// The limits in force.
 pub(crate) fn limits() -> crate::guard::LimitSnapshot {
-    if is_busy(word::load()) {
-        return crate::guard::LimitSnapshot::default();
-    }
-    undisturbed(|| HEAP.guard.snapshot(&HEAP.supply.page_heap))
+    read(|supply| HEAP.guard.snapshot(&supply.page_heap)).unwrap_or_default()
 }
 
 /// See [`crate::control::held_bytes`].
@@ -1151,11 +1295,8 @@ pub(crate) fn watch_held(watcher: Watcher) {
 
 /// See [`crate::control::set_watch_bounds`].
 pub(crate) fn set_watch_bounds(above: usize, below: usize) {
-    if is_busy(word::load()) {
-        return;
-    }
-    undisturbed(|| HEAP.guard.set_watch_bounds(above, below, &HEAP.supply.page_heap));
-    if HEAP.supply.page_heap.marks.has_calls() {
+    let is_set = read(|supply| HEAP.guard.set_watch_bounds(above, below, &supply.page_heap)).is_some();
+    if is_set && HEAP.supply.page_heap.marks.has_calls() {
         attend();
     }
 }
@@ -1168,11 +1309,30 @@ pub(crate) fn release_all() -> usize {
     slow_path(&Options::DEFAULT, release_idle).unwrap_or(0)
 }
 
-/// See [`crate::control::sample_after`].
-pub(crate) fn sample_after(class: SizeClass, allocations: u32) -> bool {
-    let chosen =
-        is_started().then(|| slow_path(&Options::DEFAULT, |record| record?.sample_after(class, allocations).then_some(())));
-    chosen.flatten().flatten().is_some()
+/// See [`crate::control::report_faults`].
+pub(crate) fn report_faults() -> bool {
+    os::watch_faults(&FAULT_WATCHER)
+}
+
+/// Tells of faults beside guarded blocks. Called by a signal handler.
+static FAULT_WATCHER: os::Watcher =
+    os::Watcher { concerns: |address| HEAP.supply.sampling.guarded.owns(address), tell: tell_fault };
+
+fn tell_fault(fault: &os::Fault) {
+    let guarded = &HEAP.supply.sampling.guarded;
+    let Some(report) = guarded.explain(fault.address) else { return };
+    let caller =
+        Caller { stack_pointer: fault.stack_pointer, frame_pointer: fault.frame_pointer, return_address: fault.instruction };
+    let mut stack = [0; 32];
+    // Not the thread's bounds, which it may just be changing.
+    let captured = frames::capture(&caller, &mut stack, &StackBounds::new());
+    let access = match fault.access {
+        os::Access::Read => "read",
+        os::Access::Write => "write",
+        os::Access::Unknown => "access",
+    };
+    let by = Actor { thread: os::thread_id(), now_ns: os::now_ns(), stack: &stack[..captured.depth] };
+    guarded.say(&report, fault.address, access, &by);
 }
 
 // ---- fork ----------------------------------------------------------------------------------------------------------
@@ -1291,7 +1451,9 @@ fn book_losses() {
     // A child that forks again books anew what it inherited, with its own.
     supply.direct.lost_pages_bytes.store(0, Ordering::Relaxed);
     snapshot::take_into(snapshot, supply, &HEAP.registry);
-    let (known, held) = (snapshot.bytes.reserved(), supply.page_heap.bytes().mapped + supply.metadata_mapped_bytes());
+    let (guarded, closed) = supply.sampling.guarded.bytes();
+    let held = supply.page_heap.bytes().mapped + supply.metadata_mapped_bytes() + guarded + closed;
+    let known = snapshot.bytes.reserved();
     supply.direct.lost_pages_bytes.store(held.saturating_sub(known), Ordering::Relaxed);
     supply.large.shared.freed(Tallied { blocks: 0, bytes: known.saturating_sub(held) as u64 });
 }

@@ -28,6 +28,13 @@ pub(crate) struct LargeBlock {
     pub(crate) dirty: usize,
 }
 
+/// A block that begins, and how many bytes it counts with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct TakenLarge {
+    pub(crate) block: LargeBlock,
+    pub(crate) bytes: usize,
+}
+
 /// Shall the block be ready to grow?
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Growing {
@@ -63,7 +70,7 @@ impl Large {
         own: Option<&Tally>,
         page_heap: &PageHeap,
         meta: &Meta,
-    ) -> Option<LargeBlock> {
+    ) -> Option<TakenLarge> {
         if align > ALIGN_MAX || size > isize::MAX as usize {
             return None;
         }
@@ -72,7 +79,7 @@ impl Large {
             match page_heap.take_huge(size.max(1), align, meta) {
                 Some(HugeBlock { address, dirty, size }) => {
                     self.count_allocation(own, size);
-                    return Some(LargeBlock { address, dirty });
+                    return Some(TakenLarge { block: LargeBlock { address, dirty }, bytes: size });
                 }
                 None if !fits_a_run => return None,
                 // Where address space is scarce, pages that are mapped already may still do.
@@ -87,7 +94,7 @@ impl Large {
         let bytes = pages as usize * PAGE_BYTES;
         self.count_allocation(own, bytes);
         let address = os::block(page_heap.table.address(run.page));
-        Some(LargeBlock { address, dirty: if run.zeroed { 0 } else { bytes } })
+        Some(TakenLarge { block: LargeBlock { address, dirty: if run.zeroed { 0 } else { bytes } }, bytes })
     }
 
     /// Takes a block back.
@@ -118,12 +125,11 @@ impl Large {
         own: Option<&Tally>,
         page_heap: &PageHeap,
         meta: &Meta,
-    ) -> Result<Option<LargeBlock>, Misuse> {
+    ) -> Result<Option<TakenLarge>, Misuse> {
         let Some((page, record)) = run_at(address, page_heap)? else {
             return self.resize_huge(address, size, align, own, page_heap, meta);
         };
         let (old, new) = (record.pages(), size.div_ceil(PAGE_BYTES));
-        let in_place = |dirty| Some(LargeBlock { address: os::block(address), dirty });
         if new > RUN_BYTES_MAX / PAGE_BYTES {
             return Ok(None);
         }
@@ -140,7 +146,8 @@ impl Large {
         // The new one first: in between, the block is counted twice rather than not at all.
         self.count_allocation(own, new as usize * PAGE_BYTES);
         self.count_free(own, old as usize * PAGE_BYTES);
-        Ok(in_place(new as usize * PAGE_BYTES))
+        let bytes = new as usize * PAGE_BYTES;
+        Ok(Some(TakenLarge { block: LargeBlock { address: os::block(address), dirty: bytes }, bytes }))
     }
 
     fn resize_huge(
@@ -151,7 +158,7 @@ impl Large {
         own: Option<&Tally>,
         page_heap: &PageHeap,
         meta: &Meta,
-    ) -> Result<Option<LargeBlock>, Misuse> {
+    ) -> Result<Option<TakenLarge>, Misuse> {
         let name = |kind| misuse_of(kind, address, page_heap);
         let resized = match page_heap.resize_huge(address, size).map_err(name)? {
             Some(resized) => Some(resized),
@@ -160,7 +167,7 @@ impl Large {
         Ok(resized.map(|(old_size, block)| {
             self.count_allocation(own, block.size);
             self.count_free(own, old_size);
-            LargeBlock { address: block.address, dirty: block.dirty }
+            TakenLarge { block: LargeBlock { address: block.address, dirty: block.dirty }, bytes: block.size }
         }))
     }
 }

@@ -61,7 +61,7 @@
 //!
 //! ```text
 //!  13  preload/src: the face for C, in builds for it
-//!  12  lib · global_alloc (face for programs) · control (face for operators)
+//!  12  lib · global_alloc (face for programs) · control (face for operators) · profile (face for who reads profiles)
 //!  11  heap: the statics, a thread's birth and death, fork, what the background thread does
 //!  10  trace (what happens, in lines of text)
 //!   9  scavenger (what goes back, and when) · snapshot · thread_snapshot
@@ -71,10 +71,10 @@
 //!   5  depot · central · slot · large · sampling
 //!   4  page_heap: steps, runs of pages, huge slots · zero (`malloc(0)`)
 //!   3  span: page table, page records, bitmaps · magazine · meta (memory for ourselves) · requests ·
-//!      anomaly (what a heap should not be doing)
+//!      anomaly (what a heap should not be doing) · site (what profiles are made of)
 //!   2  size_class · counters · pauses · sync (a lock) · retention, limit (decisions) · background (a thread) · surroundings (what the
-//!      kernel says) · fatal (last words)
-//!   1  os: the system, real or simulated · histogram · system_heap (the allocator it came with)
+//!      kernel says) · fatal (last words) · frames (where a call came from)
+//!   1  os: the system, real or simulated · histogram · chance · system_heap (the allocator it came with)
 //!   0  units · config (every tunable) · options · atomic · probes (what tracers can attach to) ·
 //!      line (a line of text)
 //! ```
@@ -112,11 +112,14 @@ cfg_select! {
         #[path = "../preload/src/mod.rs"]
         mod c;
         mod central;
+        mod chance;
         mod config;
         pub mod control;
         mod counters;
         mod depot;
         mod fatal;
+        #[allow(dead_code, unused_imports, unused_macros, reason = "until samples are taken")]
+        mod frames;
         mod global_alloc;
         mod guard;
         mod heap;
@@ -131,11 +134,13 @@ cfg_select! {
         mod page_heap;
         mod pauses;
         mod probes;
+        pub mod profile;
         mod recall;
         mod requests;
         mod retention;
         mod sampling;
         mod scavenger;
+        mod site;
         mod size_class;
         mod slot;
         mod snapshot;
@@ -230,6 +235,14 @@ pub fn threads(into: &mut [ThreadSnapshot]) -> usize {
 #[cfg(not(loom))]
 pub fn this_thread() -> Option<ThreadSnapshot> {
     heap::this_thread()
+}
+
+/// Blocks that the calling thread has allocated, and their bytes, as [`this_thread`] tells them, in a fraction of the time: for who asks at every step.
+#[must_use]
+#[doc(hidden)]
+#[cfg(not(loom))]
+pub fn thread_allocated() -> Option<[u64; 2]> {
+    heap::thread_allocated()
 }
 
 /// Calls `each` for every range of addresses in which all that is mapped is the heap's: first the window and its tables, of which only a small

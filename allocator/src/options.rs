@@ -186,6 +186,21 @@ pub struct Options {
     pub trace_interval: Duration,
     /// The descriptor that the lines are written to. Key `trace_fd`, a number; 2 is standard error.
     pub trace_fd: u32,
+    /// Bytes between two samples, on average; 0: none is taken, 1: every allocation is one; at most 1 GiB. Key `sample_interval`, values such as `512KiB`. See
+    /// [`profile`](crate::profile).
+    pub sample_interval: usize,
+    /// Blocks of so many bytes are samples in any case, unless sampling is off. Key `sample_above`, values such as `16MiB`.
+    pub sample_above: usize,
+    /// Where a thread is held up by the allocator for so long, that is recorded, unless sampling is off. Key `stall_above`, values such as `100us`.
+    pub stall_above: Duration,
+    /// What is known of call sites may take so many bytes; 0: 1.5 MiB and 1/256 of what the heap holds. Key `profile_memory`, values such as `8MiB`.
+    pub profile_memory: usize,
+    /// Bytes that are allocated between two guarded blocks, on average; 0: there are none, 1: every sample of up to 8 KiB is one, as long as there is room for
+    /// it. Key `guard_interval`, values such as `64MiB`.
+    pub guard_interval: usize,
+    /// Whether a fault beside a guarded block is told of before the process ends; see [`report_faults`](crate::control::report_faults). Key `fault_report`,
+    /// values `0` and `1`.
+    pub fault_report: bool,
     pub(crate) face: Face,
 }
 
@@ -216,6 +231,9 @@ impl Options {
         }
     }
 
+    /// The longest interval between samples: what is drawn has 32 bits.
+    pub(crate) const SAMPLE_INTERVAL_MAX: usize = 1 << 30;
+
     /// What holds when nobody chooses.
     pub(crate) const DEFAULT: Self = Self {
         check: Check::Sampled,
@@ -231,6 +249,12 @@ impl Options {
         trace: Trace::Off,
         trace_interval: Duration::from_secs(1),
         trace_fd: 2,
+        sample_interval: 512 << 10,
+        sample_above: 16 << 20,
+        stall_above: Duration::from_micros(100),
+        profile_memory: 0,
+        guard_interval: 64 << 20,
+        fault_report: false,
         face: if cfg!(freestone_c) { Face::C } else { Face::Rust },
     };
 
@@ -291,6 +315,17 @@ impl Options {
                 let is_descriptor = |number: &u64| i32::try_from(*number).is_ok();
                 put(&mut self.trace_fd, parse_number(value).filter(is_descriptor).map(|number| number as u32))
             }
+            b"sample_interval" => {
+                put(&mut self.sample_interval, parse_bytes(value).filter(|&bytes| bytes <= Self::SAMPLE_INTERVAL_MAX))
+            }
+            b"sample_above" => put(&mut self.sample_above, parse_bytes(value)),
+            b"stall_above" => put(&mut self.stall_above, parse_time(value)),
+            b"guard_interval" => put(&mut self.guard_interval, parse_bytes(value)),
+            b"fault_report" => {
+                let values: [(&[u8], _); 2] = [(b"0", false), (b"1", true)];
+                choose(&mut self.fault_report, value, &values)
+            }
+            b"profile_memory" => put(&mut self.profile_memory, parse_bytes(value)),
             b"retain" => put(&mut self.retain, parse_retain(value)),
             b"memory_limit" => put(&mut self.memory_limit, parse_limit(value)),
             b"hard_limit" => put(&mut self.hard_limit, parse_limit(value)),
@@ -336,17 +371,39 @@ fn parse_retain(value: &[u8]) -> Option<Retain> {
 }
 
 /// A number with a unit of time.
+fn parse_time(value: &[u8]) -> Option<Duration> {
+    // Those that end with "s" before that. Patterns, not a table: pointers in tables cost every process memory.
+    let (digits, ns) = match value {
+        [digits @ .., b'n', b's'] => (digits, 1),
+        [digits @ .., b'u', b's'] => (digits, 1_000),
+        [digits @ .., b'm', b's'] => (digits, 1_000_000),
+        [digits @ .., b's'] => (digits, 1_000_000_000),
+        [digits @ .., b'm', b'i', b'n'] => (digits, 60_000_000_000),
+        [digits @ .., b'h'] => (digits, 3_600_000_000_000),
+        _ => return None,
+    };
+    Some(Duration::from_nanos(parse_number(digits.trim_ascii())?.checked_mul(ns)?))
+}
+
 fn parse_interval(value: &[u8]) -> Option<Duration> {
-    const UNITS: [(&[u8], u64); 4] = [(b"ms", 1), (b"s", 1_000), (b"min", 60_000), (b"h", 3_600_000)];
-    // "ms" before "s", which it ends with.
-    let (digits, ms) = UNITS.iter().find_map(|(unit, ms)| Some((value.strip_suffix(*unit)?, *ms)))?;
-    let interval = Duration::from_millis(parse_number(digits.trim_ascii())?.checked_mul(ms)?);
+    let interval = parse_time(value)?;
     (Options::TRACE_INTERVAL_MIN..=Options::TRACE_INTERVAL_MAX).contains(&interval).then_some(interval)
 }
 
-/// A number of bytes without a unit, with one of those of GOMEMLIMIT, or a percentage. A limit of nothing is none that anybody means.
+/// A number of bytes without a unit, or with one of those of GOMEMLIMIT.
+fn parse_bytes(value: &[u8]) -> Option<usize> {
+    let (digits, shift) = match value {
+        [digits @ .., b'K', b'i', b'B'] => (digits, 10),
+        [digits @ .., b'M', b'i', b'B'] => (digits, 20),
+        [digits @ .., b'G', b'i', b'B'] => (digits, 30),
+        [digits @ .., b'T', b'i', b'B'] => (digits, 40),
+        [digits @ .., b'B'] | digits => (digits, 0),
+    };
+    usize::try_from(parse_number(digits.trim_ascii())?.checked_mul(1_u64 << shift)?).ok()
+}
+
+/// A number of bytes, or a percentage. A limit of nothing is none that anybody means.
 fn parse_limit(value: &[u8]) -> Option<Limit> {
-    const UNITS: [(&[u8], u32); 5] = [(b"KiB", 10), (b"MiB", 20), (b"GiB", 30), (b"TiB", 40), (b"B", 0)];
     if value == b"none" {
         return Some(Limit::None);
     }
@@ -354,10 +411,7 @@ fn parse_limit(value: &[u8]) -> Option<Limit> {
         let percent = parse_number(percent.trim_ascii())?;
         return (1..=100).contains(&percent).then_some(Limit::Percent(percent as u8));
     }
-    let with_unit = UNITS.iter().find_map(|(unit, shift)| Some((value.strip_suffix(*unit)?, *shift)));
-    let (digits, shift) = with_unit.unwrap_or((value, 0));
-    let bytes = parse_number(digits.trim_ascii())?.checked_mul(1 << shift)?;
-    (bytes > 0).then_some(Limit::Bytes(usize::try_from(bytes).ok()?))
+    parse_bytes(value).filter(|&bytes| bytes > 0).map(Limit::Bytes)
 }
 
 #[cfg(test)]
@@ -401,7 +455,7 @@ mod tests {
 
     #[test]
     fn every_option_can_be_written() {
-        let text = "retain:keep,background:off,memory_limit:2GiB,hard_limit:90%,fuse:exit,bypass:1,foreign:ignore,zero_size:usable,trace:2,trace_interval:500ms,trace_fd:7";
+        let text = "retain:keep,background:off,memory_limit:2GiB,hard_limit:90%,fuse:exit,bypass:1,foreign:ignore,zero_size:usable,trace:2,trace_interval:500ms,trace_fd:7,guard_interval:1MiB,fault_report:1";
         let (options, complaints) = applied(text);
         assert_eq!(complaints, []);
         let expected = Options {
@@ -416,10 +470,12 @@ mod tests {
             trace: Trace::Anomalies,
             trace_interval: Duration::from_millis(500),
             trace_fd: 7,
+            guard_interval: 1 << 20,
+            fault_report: true,
             ..Options::DEFAULT
         };
         assert_eq!(options, expected);
-        assert_eq!(applied(&format!("{text},retain:default,background:auto,memory_limit:none,hard_limit:none,fuse:off,bypass:0,foreign:abort,zero_size:unusable,trace:0,trace_interval:1s,trace_fd:2")).0, Options::DEFAULT);
+        assert_eq!(applied(&format!("{text},retain:default,background:auto,memory_limit:none,hard_limit:none,fuse:off,bypass:0,foreign:abort,zero_size:unusable,trace:0,trace_interval:1s,trace_fd:2,guard_interval:64MiB,fault_report:0")).0, Options::DEFAULT);
     }
 
     #[test]

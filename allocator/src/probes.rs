@@ -36,6 +36,18 @@ pub(crate) fn span_death(class_bytes: usize, span_bytes: usize, address: usize) 
     probe!(freestone, span_death, class_bytes, span_bytes, address);
 }
 
+/// A block was looked at closely: of so many bytes, of which so many were asked for.
+#[inline(never)]
+pub(crate) fn sample(bytes: usize, requested: usize) {
+    probe!(freestone, sample, bytes, requested);
+}
+
+/// Such a block ended, after so long.
+#[inline(never)]
+pub(crate) fn sample_end(bytes: usize, lived_ns: u64) {
+    probe!(freestone, sample_end, bytes, lived_ns);
+}
+
 /// The system is asked for address space; at 0: wherever it likes.
 #[inline(never)]
 pub(crate) fn map(address: usize, bytes: usize) {
@@ -86,7 +98,7 @@ pub(crate) fn limit(held: usize, limit: usize, which: AtLimit, bytes: usize) {
     probe!(freestone, limit, held, limit, which, bytes);
 }
 
-/// Kinds of [`fatal`] beyond the numbers of `Misuse`: an invariant of ours does not hold.
+/// Kinds of [`fatal`] among the numbers of `Misuse`, which go on from 9: an invariant of ours does not hold.
 pub(crate) const BROKEN_INVARIANT: usize = 7;
 /// C++ wants memory that there is not, in a program without the library that would throw.
 #[cfg(freestone_c)]

@@ -223,6 +223,9 @@ impl Scavenger {
         let tick = self.ticks.fetch_add(1, Ordering::Relaxed) + 1;
         page_heap.set_tick(tick);
         work.pool_done = false;
+        if tick.is_multiple_of(IDLE_TICKS) {
+            supply.sampling.trim(supply.sampling_ground());
+        }
         if work.records_done && now_ns.saturating_sub(work.round_ns) >= CACHE_ROUND_NS {
             work.round_ns = now_ns;
             work.next_depot = 0;
@@ -320,15 +323,28 @@ impl Scavenger {
             return true;
         }
         if let Some(class) = SizeClass::all().nth(work.next_depot) {
-            // What lies there as it lay a second ago is of no use to anybody.
+            // What lies there as it lay a second ago is of no use to anybody; of what does not, as much as nobody ever needed.
+            let before = work.depots[class.index()];
             let lies_there = supply.depot_stamp(class);
-            let is_idle = lies_there != 0 && (work.is_near || lies_there == work.depots[class.index()]);
-            if is_idle && supply.drain_some_of_depot(class) {
-                work.depots[class.index()] = supply.depot_stamp(class);
-                return true;
+            let lies_still = lies_there == before;
+            let goes = lies_still || work.is_near;
+            let has_more = match lies_there {
+                0 => {
+                    if lies_still {
+                        supply.lend_depot_no_more(class);
+                    }
+                    false
+                }
+                _ if goes => supply.drain_some_of_depot(class),
+                _ => supply.drain_surplus_of_depot(class),
+            };
+            // A look that goes on in a moment is to come to the same end: 0 is what nothing looks like that lies there.
+            let seen = if has_more && !goes { 0 } else { supply.depot_stamp(class) };
+            if seen != before {
+                work.depots[class.index()] = seen;
             }
-            if work.depots[class.index()] != lies_there {
-                work.depots[class.index()] = lies_there;
+            if has_more {
+                return true;
             }
             work.next_depot += 1;
             return true;

@@ -264,7 +264,7 @@ pub(crate) struct ColdSlot {
     pub(crate) hidden: AtomicU16,
     /// Split: quick turns until the whole slow path has to look again; see `slow::turn_quickly`. Stack: turns so far.
     pub(crate) quick_turns: AtomicU16,
-    /// Allocations until one is to be sampled, that one included; 0: none is.
+    /// Allocations until one is to be sampled, that one included, less those that are armed already; 0: nothing was drawn yet, or sampling is off.
     pub(crate) until_sample: AtomicU32,
     /// Split: where `alloc_top` would be if nothing had ever been allocated, in bytes. Stack: all allocations ever armed.
     allocated_from: AtomicU64,
@@ -352,6 +352,11 @@ impl ColdSlot {
         self.sequence.store(u32::MAX - 1, Ordering::Relaxed);
     }
 
+    /// Did anything ever happen here?
+    pub(crate) fn was_changed(&self) -> bool {
+        self.sequence.load(Ordering::Relaxed) != 0
+    }
+
     pub(crate) fn is_being_changed(&self) -> bool {
         !self.sequence.load(Ordering::Relaxed).is_multiple_of(2)
     }
@@ -405,6 +410,21 @@ impl ColdSlot {
         self.read(|| self.stack_totals(hot))
     }
 
+    /// Allocations of a split slot: for the thread that has the record, outside of its slow paths, so nothing changes meanwhile.
+    #[inline]
+    pub(crate) fn split_allocations(&self, hot: &SplitSlot) -> u64 {
+        // Relaxed, both: written by this thread.
+        let top = hot.alloc_top.load(Ordering::Relaxed).addr() as u64;
+        self.allocated_from.load(Ordering::Relaxed).wrapping_sub(top) / ENTRY_BYTES
+    }
+
+    /// As [`split_allocations`](Self::split_allocations), of a stack slot.
+    #[inline]
+    pub(crate) fn stack_allocations(&self, hot: &StackSlot) -> u64 {
+        // Relaxed: as above.
+        self.allocated_from.load(Ordering::Relaxed).wrapping_sub(hot.state.load(Ordering::Relaxed) / ARMED_ONE)
+    }
+
     /// Allocations and frees.
     #[inline]
     fn split_totals(&self, hot: &SplitSlot) -> (u64, u64) {
@@ -445,6 +465,19 @@ impl ColdSlot {
         hot.alloc_end.0.set(end);
         // Release: as in `SplitSlot::pop`.
         hot.alloc_top.store(new, Ordering::Release);
+    }
+
+    /// So many more entries of the alloc array were allocated, not by the fast path.
+    pub(crate) fn allocated_split(&self, entries: usize) {
+        let allocated_from = self.allocated_from.load(Ordering::Relaxed);
+        self.allocated_from.store(allocated_from.wrapping_add(entries as u64 * ENTRY_BYTES), Ordering::Relaxed);
+    }
+
+    /// The newest block of a stack was allocated, not by the fast path.
+    pub(crate) fn allocated_stack(&self, hot: &StackSlot) {
+        self.allocated_from.store(self.allocated_from.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        // Release: as in `SplitSlot::pop`.
+        hot.state.store(hot.state.load(Ordering::Relaxed) - 1, Ordering::Release);
     }
 
     /// Makes the `room` entries from `end` on what the fast path fills. The count of frees stays what it is.

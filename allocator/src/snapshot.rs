@@ -16,7 +16,6 @@ use crate::size_class::SizeClass;
 use crate::supply::Supply;
 use crate::thread_cache::record::{Life, Record};
 use crate::thread_cache::registry::Registry;
-use crate::units::PAGE_BYTES;
 
 /// How many size classes a [`Snapshot`] tells apart.
 pub const CLASSES: usize = SizeClass::COUNT;
@@ -99,7 +98,7 @@ pub struct Bytes {
     pub released: usize,
     /// What the allocator uses for itself.
     pub metadata: usize,
-    /// What samples take beyond their blocks: each has pages of its own.
+    /// What samples take beyond their blocks: the rest of the spans, or of the slots of guarded ones, that they lie in. Their call sites are part of `metadata`.
     pub profiler: usize,
     /// Free blocks in caches of threads that a `fork` left behind, and pages they had just taken: the child cannot use them.
     pub lost_at_fork: usize,
@@ -280,6 +279,7 @@ pub(crate) fn take_into(snapshot: &mut Snapshot, supply: &Supply, registry: &Reg
     snapshot.clear();
     snapshot.at_ns = os::now_ns();
     let mut cached = 0;
+    let mut sampled = 0;
     let mut holes = supply.seed_bytes();
     // Relaxed: written in the child of a fork, while it has one thread.
     let mut lost = supply.direct.lost_pages_bytes.load(Ordering::Relaxed);
@@ -309,12 +309,13 @@ pub(crate) fn take_into(snapshot: &mut Snapshot, supply: &Supply, registry: &Reg
         holes = holes.wrapping_add(spans_bytes).wrapping_sub(out * bytes);
         let seeded = out_of_seed.get(class.index()).map_or(0, |&blocks| usize::from(blocks));
         entry.holes_bytes = spans_bytes.saturating_sub(out.saturating_sub(seeded) * bytes);
-        // A sampled block has pages of its own.
-        let sampled = supply.sampling.allocations(class).saturating_sub(supply.sampling.frees(class)) as usize;
-        snapshot.bytes.profiler += sampled * (bytes.next_multiple_of(PAGE_BYTES) - bytes);
+        sampled += supply.sampling.allocations(class).saturating_sub(supply.sampling.frees(class)) as usize * bytes;
         // Relaxed: as above.
         lost += supply.direct.lost[class.index()].load(Ordering::Relaxed) as usize * bytes;
     }
+    // Sampled blocks lie in spans of their own, of which they are live bytes like all others. Read in this order, the spans may have gone since.
+    let (guarded, closed) = supply.sampling.guarded.bytes();
+    snapshot.bytes.profiler = (supply.sampling.zone_bytes() + guarded).saturating_sub(sampled);
     snapshot.large.requests = supply.requests.read(None);
     let large = snapshot.large;
     snapshot.allocations += large.allocations;
@@ -336,9 +337,9 @@ pub(crate) fn take_into(snapshot: &mut Snapshot, supply: &Supply, registry: &Reg
     let metadata_mapped = supply.meta.mapped_bytes() + page_heap.tables;
     snapshot.bytes.metadata = (supply.meta.used_bytes() + page_heap.tables_used).min(metadata_mapped);
     snapshot.bytes.dirty = page_heap.dirty;
-    snapshot.bytes.released = page_heap.clean + within + metadata_mapped - snapshot.bytes.metadata;
+    snapshot.bytes.released = page_heap.clean + within + closed + metadata_mapped - snapshot.bytes.metadata;
     // The parts were read one after the other; only together with the page heap's own sum do they say whether they fit.
-    snapshot.approximate |= snapshot.bytes.reserved() != page_heap.mapped + metadata_mapped;
+    snapshot.approximate |= snapshot.bytes.reserved() != page_heap.mapped + guarded + closed + metadata_mapped;
 
     snapshot.thread_records = registry.records().filter(|record| record.life() != Life::Orphaned).count();
     snapshot.thread_records_pooled = registry.pooled();

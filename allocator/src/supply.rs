@@ -30,9 +30,11 @@ use crate::page_heap::{PageHeap, Rested};
 use crate::pauses::PauseKind;
 use crate::probes;
 use crate::requests::Requests;
-use crate::sampling::Sampling;
+use crate::sampling::{self, Sampling};
 use crate::size_class::{Shape, SizeClass};
 use crate::span::record::Holder;
+#[cfg(freestone_c)]
+use crate::units::in_sampled_zone;
 use crate::units::{PageIndex, STEP_PAGES};
 #[cfg(freestone_c)]
 use crate::zero::ZeroBlocks;
@@ -56,15 +58,16 @@ pub(crate) struct Supply {
     lent: AtomicUsize,
     /// Check every exchange, not one in a period.
     check_every_exchange: AtomicBool,
+    pub(crate) choices: sampling::Choices,
     seed: Seed,
     empties: [Depot; CAPACITIES],
     centrals: [Central; SizeClass::COUNT],
     pub(crate) large: Large,
     pub(crate) direct: Direct,
-    pub(crate) sampling: Sampling,
     depots: [Depot; SizeClass::COUNT],
     pub(crate) requests: Requests,
     pub(crate) listed: [Listed; SizeClass::COUNT],
+    pub(crate) sampling: Sampling,
     #[cfg(freestone_c)]
     pub(crate) zero: ZeroBlocks,
 }
@@ -178,6 +181,7 @@ impl Supply {
             meta: Meta::new(),
             page_heap: PageHeap::new(),
             sampling: Sampling::new(),
+            choices: sampling::Choices::new(),
             requests: Requests::new(),
             listed: [const { Listed::new() }; SizeClass::COUNT],
             large: Large::new(),
@@ -204,6 +208,11 @@ impl Supply {
 
     fn ground(&self) -> Ground<'_> {
         Ground { page_heap: &self.page_heap, meta: &self.meta, seed: &self.seed, listed: &self.listed }
+    }
+
+    /// Where samples get their memory from.
+    pub(crate) fn sampling_ground(&self) -> sampling::Ground<'_> {
+        sampling::Ground { page_heap: &self.page_heap, meta: &self.meta, choices: &self.choices }
     }
 
     pub(crate) fn set_check_every_exchange(&self, every: bool) {
@@ -286,8 +295,7 @@ impl Supply {
             let more = LEASE_BYTES.div_ceil(charge_bytes(class)).max(magazine.count());
             // In C a thread keeps more for itself, and one that frees what nobody takes had better give it to central, where other classes get the pages.
             let is_of_use = !UNSIZED || depot.is_in_demand(here);
-            offered = if is_of_use && self.lend(more * charge_bytes(class), DEPOT_LEND_MIN_BYTES) {
-                depot.raise_bound(here, more);
+            offered = if is_of_use && self.allow_more(depot, here, more, charge_bytes(class)) {
                 depot.put(magazine, here, usable, &mut waited)
             } else {
                 Err(magazine)
@@ -305,6 +313,15 @@ impl Supply {
                 });
             }
         }
+    }
+
+    /// Allows a depot some blocks more here: lent, or taken from where they are of no use. Near the soft limit none.
+    fn allow_more(&self, depot: &Depot, here: usize, blocks: usize, charge: usize) -> bool {
+        if self.lend(blocks * charge, DEPOT_LEND_MIN_BYTES) {
+            depot.raise_bound(here, blocks);
+            return true;
+        }
+        !self.page_heap.marks.is_near(self.page_heap.held()) && depot.move_bounds(here)
     }
 
     /// Runs something that central does, and remembers it if it took long. Blocks that are spans of their own only pass through: for them the
@@ -368,9 +385,30 @@ impl Supply {
         let depot = self.depot(class);
         for _ in 0..SOME {
             let Some(magazine) = depot.take(0, &mut 0) else {
-                self.give_back(depot.lower_bounds() * charge_bytes(class));
+                self.lend_depot_no_more(class);
                 return false;
             };
+            self.central(class).flush(class, magazine, self.ground(), |magazine| self.spare_magazine(magazine));
+        }
+        true
+    }
+
+    /// Takes back what a class's depot was lent.
+    pub(crate) fn lend_depot_no_more(&self, class: SizeClass) {
+        self.give_back(self.depot(class).lower_bounds() * charge_bytes(class));
+    }
+
+    /// Takes a few magazines that nobody needed lately out of a class's depot, and what it was lent for them. `false`: there are no more, and from now on it is
+    /// watched anew.
+    pub(crate) fn drain_surplus_of_depot(&self, class: SizeClass) -> bool {
+        const SOME: usize = 16;
+        let depot = self.depot(class);
+        for _ in 0..SOME {
+            let Some((magazine, allowed)) = depot.take_surplus() else {
+                depot.watch_surplus();
+                return false;
+            };
+            self.give_back(allowed * charge_bytes(class));
             self.central(class).flush(class, magazine, self.ground(), |magazine| self.spare_magazine(magazine));
         }
         true
@@ -454,8 +492,9 @@ impl Supply {
         released
     }
 
-    /// Empties all depots into central.
+    /// Empties all depots into central, and gives back what is kept for samples.
     pub(crate) fn drain_depots(&self) {
+        self.sampling.trim(self.sampling_ground());
         for class in SizeClass::all() {
             while self.drain_some_of_depot(class) {}
         }
@@ -501,6 +540,9 @@ impl Supply {
     #[inline]
     #[cfg(freestone_c)]
     pub(crate) fn class_at(&self, address: usize) -> Result<Option<SizeClass>, Misuse> {
+        if in_sampled_zone(address) && self.sampling.guarded.owns(address) {
+            return self.sampling.guarded.class_at(address).map(Some);
+        }
         class_at(address, self.ground())
     }
 
@@ -556,12 +598,14 @@ impl Supply {
         #[cfg(freestone_c)]
         self.zero.before_fork();
         self.empties.iter().for_each(Depot::before_fork);
+        self.sampling.before_fork();
         self.meta.before_fork();
     }
 
     /// Gives them back, on both sides.
     pub(crate) fn after_fork(&self) {
         self.meta.after_fork();
+        self.sampling.after_fork();
         self.empties.iter().for_each(Depot::after_fork);
         #[cfg(freestone_c)]
         self.zero.after_fork();

@@ -6,11 +6,13 @@ use core::ptr::{self, NonNull};
 
 use crate::config::CHECKED;
 use crate::fatal::{Misuse, misuse};
+use crate::frames::{self, Caller};
 use crate::heap;
 use crate::large::Growing;
 use crate::options::{Foreign, Options};
 use crate::os;
 use crate::page_heap::ALIGN_MAX;
+use crate::sampling::Request;
 use crate::size_class::{C_ALIGN, Shape, SizeClass};
 use crate::slot::Dry;
 use crate::system_heap;
@@ -50,42 +52,81 @@ pub(crate) fn no_memory() -> *mut u8 {
 /// `size` bytes, aligned to 16, or null and `ENOMEM`.
 #[inline(always)]
 pub(crate) fn allocate(size: usize) -> *mut u8 {
-    let (Some(class), Some(slots)) = (SizeClass::small_for_c(size), word::slots()) else { return allocate_more(size) };
-    // SAFETY: the slots are the calling thread's (I-owner).
-    match unsafe { slots.stack(class).pop_entry() } {
-        // Nobody remembers of small blocks that they are zero, so the entry is the block.
-        Ok(block) => {
-            // SAFETY: no block is at address zero.
-            let block = unsafe { NonNull::new_unchecked(block) };
-            if CHECKED {
-                heap::mark_live(block, class);
-            }
-            block.as_ptr()
-        }
+    match pop(size) {
+        Ok(block) => block,
         Err(Dry::Empty) => allocate_more(size),
         Err(Dry::Unarmed) => allocate_unarmed(size),
     }
 }
 
-/// As [`allocate_more`]: see [`StackSlot::pop_entry`](crate::slot::StackSlot::pop_entry).
-#[cold]
-#[inline(never)]
-extern "C" fn allocate_unarmed(size: usize) -> *mut u8 {
-    allocate_aligned(size, C_ALIGN)
-}
-
-/// As [`allocate`], for what is larger or not at hand.
-#[inline(never)]
-extern "C" fn allocate_more(size: usize) -> *mut u8 {
-    if size == 0 {
-        return allocate_nothing();
+/// A small block that is at hand.
+#[inline(always)]
+fn pop(size: usize) -> Result<*mut u8, Dry> {
+    let (Some(class), Some(slots)) = (SizeClass::small_for_c(size), word::slots()) else { return Err(Dry::Empty) };
+    // SAFETY: the slots are the calling thread's (I-owner).
+    let block = unsafe { slots.stack(class).pop_entry() }?;
+    // Nobody remembers of small blocks that they are zero, so the entry is the block. SAFETY: none is at address zero.
+    let block = unsafe { NonNull::new_unchecked(block) };
+    if CHECKED {
+        heap::mark_live(block, class);
     }
-    allocate_aligned(size, C_ALIGN)
+    Ok(block.as_ptr())
 }
 
-/// As [`allocate`], for any alignment that is a power of two. Of no bytes, a block of one.
-#[inline]
-pub(crate) fn allocate_aligned(size: usize, align: usize) -> *mut u8 {
+// What the functions of C end in, each with a jump: so who called them is who called `malloc`, and profiles know where that was.
+
+frames::entry! {
+    /// As [`allocate_more`]: see [`StackSlot::pop_entry`](crate::slot::StackSlot::pop_entry).
+    #[cold]
+    fn allocate_unarmed(size: usize) -> *mut u8 => allocate_unarmed_from
+}
+
+frames::entry! {
+    /// As [`allocate`], for what is larger or not at hand.
+    fn allocate_more(size: usize) -> *mut u8 => allocate_more_from
+}
+
+frames::entry! {
+    /// As [`allocate`], for any alignment that is a power of two. Of no bytes, a block of one.
+    pub(crate) fn allocate_aligned(size: usize, align: usize) -> *mut u8 => allocate_aligned_from
+}
+
+frames::entry! {
+    /// As [`allocate_zeroed`], for what is larger or not at hand.
+    fn allocate_zeroed_more(size: usize) -> *mut u8 => allocate_zeroed_more_from
+}
+
+frames::entry! {
+    /// As [`release`], for what found no room.
+    ///
+    /// # Safety
+    ///
+    /// - As for [`heap::free_of_class`].
+    unsafe fn release_of_class(block: NonNull<u8>, class: SizeClass) => release_of_class_from
+}
+
+frames::entry! {
+    /// As [`release`], for blocks that are spans of their own, sampled, or beyond the classes, and for what is none.
+    fn release_more(block: *mut u8) => release_more_from
+}
+
+frames::entry! {
+    /// `realloc`, of a block that is not null to a size that is not 0.
+    pub(crate) fn reallocate(block: *mut u8, size: usize) -> *mut u8 => reallocate_from
+}
+
+fn allocate_unarmed_from(size: usize, caller: Caller) -> *mut u8 {
+    allocate_aligned_from(size, C_ALIGN, caller)
+}
+
+fn allocate_more_from(size: usize, caller: Caller) -> *mut u8 {
+    if size == 0 {
+        return allocate_nothing(caller);
+    }
+    allocate_aligned_from(size, C_ALIGN, caller)
+}
+
+fn allocate_aligned_from(size: usize, align: usize, caller: Caller) -> *mut u8 {
     // The one place where sizes are added to. What is larger than a pointer can count is nobody's.
     if align > ALIGN_MAX || size > isize::MAX as usize - align {
         return no_memory();
@@ -100,27 +141,34 @@ pub(crate) fn allocate_aligned(size: usize, align: usize) -> *mut u8 {
             return taken.block.as_ptr();
         }
     }
-    let block = heap::alloc_slow(size, align, &OPTIONS);
+    let block = heap::alloc_slow_of(&Request { size, align, grown: false, caller: &caller }, &OPTIONS);
     if block.is_null() { no_memory() } else { block }
 }
 
 /// `malloc(0)`.
 #[cold]
-fn allocate_nothing() -> *mut u8 {
+fn allocate_nothing(caller: Caller) -> *mut u8 {
     if heap::is_bypassed(&OPTIONS) {
         return system_heap::allocate(0, 1);
     }
     match heap::with_zero_blocks(&OPTIONS, ZeroBlocks::take) {
         Some(Some(address)) => os::pointer(address),
-        _ => allocate_aligned(1, C_ALIGN),
+        _ => allocate_aligned_from(1, C_ALIGN, caller),
     }
 }
 
 /// As [`allocate`], all zeros.
 #[inline]
 pub(crate) fn allocate_zeroed(size: usize) -> *mut u8 {
+    let Ok(block) = pop(size) else { return allocate_zeroed_more(size) };
+    // SAFETY: a block of at least this size, not the caller's yet.
+    unsafe { block.write_bytes(0, size) };
+    block
+}
+
+fn allocate_zeroed_more_from(size: usize, caller: Caller) -> *mut u8 {
     if SizeClass::small_for_c(size).is_some() {
-        let block = allocate(size);
+        let block = allocate_aligned_from(size, C_ALIGN, caller);
         if !block.is_null() {
             // SAFETY: a block of at least this size, not the caller's yet.
             unsafe { block.write_bytes(0, size) };
@@ -128,7 +176,7 @@ pub(crate) fn allocate_zeroed(size: usize) -> *mut u8 {
         return block;
     }
     if size == 0 {
-        return allocate_nothing();
+        return allocate_nothing(caller);
     }
     if size > isize::MAX as usize - C_ALIGN {
         return no_memory();
@@ -136,7 +184,7 @@ pub(crate) fn allocate_zeroed(size: usize) -> *mut u8 {
     if heap::is_bypassed(&OPTIONS) {
         return system_heap::allocate_zeroed(size);
     }
-    let block = heap::alloc_zeroed(size, C_ALIGN, &OPTIONS);
+    let block = heap::alloc_zeroed_of(&Request { size, align: C_ALIGN, grown: false, caller: &caller }, &OPTIONS);
     if block.is_null() { no_memory() } else { block }
 }
 
@@ -155,14 +203,20 @@ pub(crate) fn release(block: *mut u8) {
             return;
         }
         // SAFETY: the caller gives the block up, and no slot took it.
-        return unsafe { heap::free_of_class(block, class, &OPTIONS) };
+        return unsafe { release_of_class(block, class) };
     }
     release_more(block);
 }
 
-/// As [`release`], for blocks that are spans of their own, sampled, or beyond the classes, and for what is none.
-#[inline(never)]
-extern "C" fn release_more(block: *mut u8) {
+/// # Safety
+///
+/// - As for [`heap::free_of_class`].
+unsafe fn release_of_class_from(block: NonNull<u8>, class: SizeClass, caller: Caller) {
+    // SAFETY: handed on to the caller.
+    unsafe { heap::free_of_class(block, class, &OPTIONS, &caller) };
+}
+
+fn release_more_from(block: *mut u8, caller: Caller) {
     let Some(block) = NonNull::new(block) else { return };
     let address = block.addr().get();
     let freed = match heap::class_at(address) {
@@ -171,7 +225,7 @@ extern "C" fn release_more(block: *mut u8) {
                 heap::check_free_of_class(block, class);
             }
             // SAFETY: the caller gives the block up.
-            unsafe { heap::free_of_class(block, class, &OPTIONS) };
+            unsafe { heap::free_of_class(block, class, &OPTIONS, &caller) };
             Ok(())
         }
         Ok(None) if heap::is_bypassed(&OPTIONS) => {
@@ -182,7 +236,7 @@ extern "C" fn release_more(block: *mut u8) {
         Ok(None) if heap::is_zero_block(address) => {
             heap::with_zero_blocks(&OPTIONS, |zero, _| zero.give(address, false)).unwrap_or(Ok(()))
         }
-        Ok(None) => heap::free_large(address, &OPTIONS),
+        Ok(None) => heap::free_large(address, &OPTIONS, &caller),
         Err(kind) => Err(kind),
     };
     if let Err(kind) = freed {
@@ -194,6 +248,11 @@ extern "C" fn release_more(block: *mut u8) {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Block {
     Class(SizeClass),
+    /// One that has no more than was asked for.
+    Guarded {
+        class: SizeClass,
+        bytes: usize,
+    },
     Large {
         bytes: usize,
     },
@@ -206,7 +265,7 @@ impl Block {
     pub(crate) fn bytes(self) -> usize {
         match self {
             Self::Class(class) => class.bytes(),
-            Self::Large { bytes } => bytes,
+            Self::Large { bytes } | Self::Guarded { bytes, .. } => bytes,
             Self::Zero | Self::Foreign => 0,
         }
     }
@@ -223,6 +282,15 @@ impl Block {
 
     #[inline(never)]
     fn look_at(address: usize) -> Self {
+        if let Some(seen) = heap::guarded_at(address) {
+            return seen.map_or_else(
+                |kind| {
+                    wrong(kind, address, None);
+                    Self::Foreign
+                },
+                |(bytes, class)| Self::Guarded { class, bytes },
+            );
+        }
         let seen = match heap::class_at(address) {
             Ok(Some(class)) => {
                 let closely = CHECKED || heap::checks_every_exchange() || class.shape() == Shape::Whole;
@@ -264,7 +332,7 @@ pub(crate) fn check_size(block: *mut u8, size: usize, align: usize) {
     let claimed = if align > ALIGN_MAX { None } else { SizeClass::of(size, align.max(C_ALIGN)) };
     let is_so = match Block::at(address) {
         // `realloc` leaves a block where it is that shrinks a little.
-        Block::Class(class) => claimed.is_some_and(|claimed| fits(class, claimed, size)),
+        Block::Class(class) | Block::Guarded { class, .. } => claimed.is_some_and(|claimed| fits(class, claimed, size)),
         // No bytes: a signal handler that interrupted a slow path may not ask.
         Block::Large { bytes: 0 } | Block::Foreign => true,
         Block::Large { bytes } => claimed.is_none() && size <= bytes,
@@ -275,8 +343,7 @@ pub(crate) fn check_size(block: *mut u8, size: usize, align: usize) {
     }
 }
 
-/// `realloc`, of a block that is not null to a size that is not 0.
-pub(crate) fn reallocate(block: *mut u8, size: usize) -> *mut u8 {
+fn reallocate_from(block: *mut u8, size: usize, caller: Caller) -> *mut u8 {
     if size > isize::MAX as usize - C_ALIGN {
         return no_memory();
     }
@@ -293,7 +360,7 @@ pub(crate) fn reallocate(block: *mut u8, size: usize) -> *mut u8 {
         (Block::Class(class), Some(to)) if fits(class, to, size) => return block,
         (Block::Large { bytes }, None) => {
             // SAFETY: the caller's live block, which is aligned to 16 at least, as the result is.
-            if let Some(resized) = unsafe { heap::resize_large(old, bytes, size, C_ALIGN, &OPTIONS) } {
+            if let Some(resized) = unsafe { heap::resize_large(old, bytes, size, C_ALIGN, &OPTIONS, &caller) } {
                 return resized.as_ptr();
             }
         }
@@ -302,10 +369,14 @@ pub(crate) fn reallocate(block: *mut u8, size: usize) -> *mut u8 {
     }
     let bytes = from.bytes();
     // What outgrows the classes will probably grow again: it gets room for that.
+    let request = Request { size, align: C_ALIGN, grown: true, caller: &caller };
     let new = if to.is_none() && size > bytes {
-        heap::alloc_any(size, C_ALIGN, Growing::Yes, &OPTIONS).map_or_else(no_memory, |new| new.address.as_ptr())
+        heap::alloc_any(&request, Growing::Yes, &OPTIONS).map_or_else(no_memory, |new| new.address.as_ptr())
     } else {
-        allocate(size)
+        pop(size).unwrap_or_else(|_| {
+            let block = heap::alloc_slow_of(&request, &OPTIONS);
+            if block.is_null() { no_memory() } else { block }
+        })
     };
     if !new.is_null() {
         // SAFETY: two live blocks, apart, each at least this long.

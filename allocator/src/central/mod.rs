@@ -21,8 +21,6 @@ pub(crate) mod combining;
 pub(crate) mod seed;
 pub(crate) mod within;
 
-use core::ops::Range;
-
 use crate::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::config::{MAGAZINE_BLOCKS_MAX, STACK_ARMED_CHECKED};
 use crate::counters::Event;
@@ -699,18 +697,20 @@ pub(crate) fn inspect_all(blocks: &[*mut u8], class: SizeClass, ground: Ground<'
     // Of a deep stack only so many are looked at.
     const LOOKED_AT_MAX: usize = 2 * STACK_ARMED_CHECKED;
     let mut seen = [0_u64; SEEN_BITS / 64];
-    // The seed's run of the block before. A run takes longer to find than a span; spans are not remembered, because in a magazine that has
+    // The seed's run of the block before; spans are not remembered, because in a magazine that has
     // been in use for a while the next block is from another one.
     let mut run = 0..0;
     for (position, entry) in blocks.iter().enumerate() {
         let address = entry.addr() & !ZEROED;
         let start = if run.contains(&address) {
             run.start
+        } else if let Some(found) = ground.seed.extent_at(address, class) {
+            run = found;
+            run.start
         } else if let Some(head) = span_of(address, class, ground) {
             ground.page_heap.table.address(head)
         } else {
-            run = seed_run_of(address, class, ground).map_err(|kind| (kind, address))?;
-            run.start
+            return Err((not_in_seed(address, class, ground), address));
         };
         match class.block_at(address - start) {
             Place::Block(_) => {}
@@ -727,12 +727,13 @@ pub(crate) fn inspect_all(blocks: &[*mut u8], class: SizeClass, ground: Ground<'
     Ok(())
 }
 
-/// The run of blocks of the class that an address in no span of its class lies in, if it is in the seed.
+/// What an address is that lies in no span of its class, and in no run of the seed.
 #[cold]
-fn seed_run_of(address: usize, class: SizeClass, ground: Ground<'_>) -> Result<Range<usize>, Misuse> {
-    match kind_at(address, ground)? {
-        Kind::Seed if class.is_small() => ground.seed.extent_of(address, class),
-        kind => Err(wrong_kind(kind)),
+fn not_in_seed(address: usize, class: SizeClass, ground: Ground<'_>) -> Misuse {
+    match kind_at(address, ground) {
+        Ok(Kind::Seed) if class.is_small() => ground.seed.extent_of(address, class).err().unwrap_or(Misuse::NeverAllocated),
+        Ok(kind) => wrong_kind(kind),
+        Err(kind) => kind,
     }
 }
 

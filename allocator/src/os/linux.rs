@@ -13,10 +13,14 @@ use super::MapError;
 ///
 /// Kernels before 4.17 do not know `MAP_FIXED_NOREPLACE` and take the address as a wish: a different answer is given back.
 pub(crate) fn map_at(address: usize, bytes: usize) -> Result<(), MapError> {
+    map_fixed(address, bytes, libc::PROT_READ | libc::PROT_WRITE)
+}
+
+fn map_fixed(address: usize, bytes: usize, protection: i32) -> Result<(), MapError> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED_NOREPLACE;
     let wish = ptr::without_provenance_mut(address);
     // SAFETY: an anonymous mapping that replaces nothing (`MAP_FIXED_NOREPLACE`) cannot harm existing memory.
-    let got = unsafe { libc::mmap(wish, bytes, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+    let got = unsafe { libc::mmap(wish, bytes, protection, flags, -1, 0) };
     if got == libc::MAP_FAILED {
         return Err(match errno() {
             libc::ENOMEM | libc::EAGAIN => MapError::OutOfMemory,
@@ -68,12 +72,100 @@ pub(crate) fn map_untouchable(bytes: usize) -> Option<usize> {
     (got != libc::MAP_FAILED).then(|| got.expose_provenance())
 }
 
+/// Unmapped → Closed, at exactly this address, or nothing happens: takes address space, and no memory.
+pub(crate) fn reserve_at(address: usize, bytes: usize) -> Result<(), MapError> {
+    map_fixed(address, bytes, libc::PROT_NONE)
+}
+
+/// Closed → Clean. `false`: the kernel refused (it has to split a mapping and may not), nothing changed.
+///
+/// # Safety
+///
+/// - The range is ours and mapped, whole kernel pages.
+pub(crate) unsafe fn open(address: usize, bytes: usize) -> bool {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: handed on to the caller.
+    unsafe { libc::mprotect(super::pointer(address).cast(), bytes, protection) == 0 }
+}
+
+/// Clean or Dirty → Closed: whoever touches it faults. The memory goes back. `false`: the kernel refused; perhaps it can be touched still, and what it holds
+/// is of no use any more.
+///
+/// # Safety
+///
+/// - The range is ours, mapped, whole kernel pages, and its content is of no use to anybody.
+pub(crate) unsafe fn close(address: usize, bytes: usize) -> bool {
+    let range = super::pointer(address).cast::<c_void>();
+    // First the access, so that nobody finds zeros there.
+    // SAFETY: handed on to the caller.
+    let is_closed = unsafe { libc::mprotect(range, bytes, libc::PROT_NONE) == 0 };
+    // SAFETY: as above.
+    let is_purged = unsafe { libc::madvise(range, bytes, libc::MADV_DONTNEED) == 0 };
+    is_closed && is_purged
+}
+
 /// Is something mapped at this address?
 pub(crate) fn is_mapped(address: usize) -> bool {
     let mut resident = 0_u8;
     let page = super::pointer(address & !(page_bytes() - 1));
     // SAFETY: asks about one page, whatever is there; the answer fits.
     unsafe { libc::mincore(page.cast(), 1, &raw mut resident) == 0 }
+}
+
+/// Can the word at this address be read? It should be aligned, so that it lies on one page. Asks the kernel, which reads it and answers that it could not,
+/// by a call that does nothing else: it sets the signals of a thread in a way that does not exist. Changes `errno`.
+pub(crate) fn is_readable(address: usize) -> bool {
+    /// What the kernel takes a set of signals to be.
+    const SIGNAL_SET_BYTES: usize = 8;
+    const NO_SUCH_WAY: i32 = -1;
+    let set = ptr::without_provenance::<c_void>(address & !(SIGNAL_SET_BYTES - 1));
+    // SAFETY: the kernel reads the set, if it can, and then finds that it is not to do anything.
+    let answer = unsafe { libc::syscall(libc::SYS_rt_sigprocmask, NO_SUCH_WAY, set, ptr::null::<c_void>(), SIGNAL_SET_BYTES) };
+    // A null is no set at all.
+    !set.is_null() && answer != 0 && errno() == libc::EINVAL
+}
+
+/// The top of the calling thread's own stack, if the stack pointer is close below it: what is in use lies below that address. `None`: this is another
+/// stack, of a signal handler or a fiber, or nobody can say.
+pub(crate) fn stack_top(stack_pointer: usize) -> Option<usize> {
+    let is_close = |top: &usize| (1..=super::STACK_BYTES_MAX).contains(&top.wrapping_sub(stack_pointer));
+    // The C libraries put what belongs to a thread at the upper end of its stack, if they made the stack.
+    if let Some(top) = Some(thread_pointer()).filter(is_close) {
+        return Some(top);
+    }
+    // The kernel puts the name of the program at the upper end of the stack on which it starts it. After a fork that stack may be another thread's, which is
+    // gone: its place is not used again, but it is not the caller's stack either.
+    // SAFETY: reads the auxiliary vector.
+    let name = unsafe { libc::getauxval(libc::AT_EXECFN) } as usize;
+    Some(name).filter(is_close).filter(|_| thread_id() == process_id())
+}
+
+/// Where the C library has what belongs to the calling thread. 0: nobody knows.
+fn thread_pointer() -> usize {
+    cfg_select! {
+        target_arch = "x86_64" => {
+            let address: usize;
+            // SAFETY: the first word there is its own address, as the convention for thread-local variables demands.
+            unsafe { core::arch::asm!("mov {}, fs:0", out(reg) address, options(nostack, preserves_flags, readonly, pure)) };
+            address
+        }
+        target_arch = "aarch64" => {
+            let address: usize;
+            // SAFETY: reads a register.
+            unsafe { core::arch::asm!("mrs {}, tpidr_el0", out(reg) address, options(nostack, preserves_flags, nomem, pure)) };
+            address
+        }
+        _ => 0,
+    }
+}
+
+/// Does the calling thread run on the stack that it has for signals?
+pub(crate) fn is_on_signal_stack() -> bool {
+    let mut stack = MaybeUninit::<libc::stack_t>::uninit();
+    // SAFETY: a place to write to; nothing is changed.
+    let answered = unsafe { libc::sigaltstack(ptr::null(), stack.as_mut_ptr()) } == 0;
+    // SAFETY: written by the call above.
+    answered && unsafe { stack.assume_init() }.ss_flags & libc::SS_ONSTACK != 0
 }
 
 /// Clean or Dirty → Unmapped. `false`: the kernel refused (it has to split a mapping and may not), nothing changed.
@@ -347,6 +439,27 @@ pub(crate) fn abort() -> ! {
         libc::syscall(libc::SYS_tgkill, libc::getpid(), libc::syscall(libc::SYS_gettid), libc::SIGABRT);
         libc::_exit(128 + libc::SIGABRT)
     }
+}
+
+/// By how much the addresses at which the program is loaded differ from those in its file. Reads what the kernel told the program at its start.
+pub(crate) fn load_base() -> usize {
+    #[repr(C)]
+    struct ProgramHeader {
+        kind: u32,
+        _flags: u32,
+        _offset: u64,
+        address: u64,
+        _rest: [u64; 4],
+    }
+    const PT_PHDR: u32 = 6;
+    // SAFETY: reads the auxiliary vector.
+    let (headers, count) = (unsafe { libc::getauxval(libc::AT_PHDR) } as usize, unsafe { libc::getauxval(libc::AT_PHNUM) });
+    if headers == 0 {
+        return 0;
+    }
+    // SAFETY: the kernel says that so many headers are there. They are part of the program's image, which stays.
+    let all = unsafe { core::slice::from_raw_parts(super::pointer(headers).cast::<ProgramHeader>(), count as usize) };
+    all.iter().find(|header| header.kind == PT_PHDR).map_or(0, |itself| headers.wrapping_sub(itself.address as usize))
 }
 
 /// The value of an environment variable, or nothing in a process that runs with somebody else's rights (`AT_SECURE`).

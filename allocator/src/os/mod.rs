@@ -1,13 +1,15 @@
 //! Floor 1. The one door to the machine: address space, time, waiting, the end of threads, and how to die.
 //!
-//! Address space is in one of three states; every function below says which transition it is.
+//! Address space is in one of four states; every function below says which transition it is.
 //!
 //! ```text
 //!              map_at, map_anywhere                first touch
 //!   Unmapped ─────────────────────────▶ Clean ─────────────────────▶ Dirty
-//!       ▲                                │  ▲                          │
-//!       └──────────── unmap ─────────────┴──│────────── purge ─────────┘
-//!                                           └── reads as zero, holds no memory
+//!     │ ▲                                │  ▲ ▲                        │
+//!     │ └──────────── unmap ─────────────┴──│─│──────── purge ─────────┘
+//!     │                                     │ └── reads as zero, holds no memory
+//!     └─ reserve_at ─▶ Closed ──── open ────┘
+//!                         ▲── close ── Clean or Dirty: cannot be touched, holds no memory
 //! ```
 //!
 //! The system may say no to any of them. A no is returned, never fatal here; what it means is the caller's business. Nothing in
@@ -24,6 +26,11 @@ cfg_select! {
     _ => { mod linux; use linux as system; }
 }
 
+#[cfg(not(loom))]
+mod faults;
+#[cfg(not(loom))]
+pub(crate) use faults::{Access, Fault, Watcher, are_faults_handled, watch_faults};
+
 /// Why address space could not be had.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(loom, allow(dead_code))]
@@ -34,20 +41,25 @@ pub(crate) enum MapError {
     OutOfMemory,
 }
 
-pub(crate) use system::{cycles, wait, wake_one};
+pub(crate) use system::{cycles, thread_id, wait, wake_one};
 
 #[cfg(not(loom))]
 pub(crate) use system::{
-    KeepErrno, abort, address_space_is_limited, allow_barriers, at_fork, barrier, environment, exit, exit_key, exit_value,
-    extend_mapping, has_threads, is_mapped, map_anywhere, map_at, memory_bytes, move_mapping, name_thread, now_ns, page_bytes,
-    populate, process_id, processor, purge, random, read_file, set_exit_value, spawn, thread_cpu_ns, thread_id, thread_is_gone,
-    unmap, use_huge_pages, use_small_pages, wait_for, wall_clock_ns, write_at_once, write_error,
+    KeepErrno, abort, address_space_is_limited, allow_barriers, at_fork, barrier, close, environment, exit, exit_key, exit_value,
+    extend_mapping, has_threads, is_mapped, is_on_signal_stack, is_readable, load_base, map_anywhere, map_at, memory_bytes,
+    move_mapping, name_thread, now_ns, open, page_bytes, populate, process_id, processor, purge, random, read_file, reserve_at,
+    set_exit_value, spawn, stack_top, thread_cpu_ns, thread_is_gone, unmap, use_huge_pages, use_small_pages, wait_for,
+    wall_clock_ns, write_at_once, write_error,
 };
 
 #[cfg(all(not(loom), any(freestone_c, test)))]
 pub(crate) use system::map_untouchable;
 #[cfg(freestone_c)]
 pub(crate) use system::{hand_environment, set_errno};
+
+/// No stack is larger than this, for who has to tell whether an address lies on one. What does not fit is not looked at.
+#[cfg(not(loom))]
+pub(crate) const STACK_BYTES_MAX: usize = 64 << 20;
 
 /// How often the system runs the destructors of a dying thread before it gives up (`PTHREAD_DESTRUCTOR_ITERATIONS`).
 /// `ThreadSanitizer` takes its own leave in the last one, and nothing that it watches may run after that.

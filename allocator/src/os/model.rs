@@ -21,6 +21,11 @@ pub(crate) fn wake_one(_word: &AtomicU32) {
     SLEEPERS.1.notify_all();
 }
 
+/// Models have no numbers for their threads.
+pub(crate) fn thread_id() -> u32 {
+    0
+}
+
 /// Models measure nothing.
 pub(crate) fn cycles() -> u64 {
     0

@@ -14,9 +14,9 @@ use std::sync::{Arc, Mutex};
 use super::{MapError, linux};
 
 pub(crate) use linux::{
-    KeepErrno, abort, at_fork, exit, exit_key, exit_value, has_threads, is_mapped, map_untouchable, name_thread, page_bytes,
-    process_id, processor, set_exit_value, thread_cpu_ns, thread_id, thread_is_gone, wait, wait_for, wake_one, wall_clock_ns,
-    write_at_once, write_error,
+    KeepErrno, abort, at_fork, exit, exit_key, exit_value, has_threads, is_mapped, is_on_signal_stack, is_readable, load_base,
+    map_untouchable, name_thread, page_bytes, process_id, processor, set_exit_value, stack_top, thread_cpu_ns, thread_id,
+    thread_is_gone, wait, wait_for, wake_one, wall_clock_ns, write_at_once, write_error,
 };
 #[cfg(freestone_c)]
 pub(crate) use linux::{hand_environment, set_errno};
@@ -233,6 +233,39 @@ pub(crate) fn map_anywhere(bytes: usize) -> Option<NonNull<u8>> {
     let got = linux::map_anywhere(bytes)?;
     with_book(|book| book.add(got.addr().get(), bytes));
     Some(got)
+}
+
+pub(crate) fn reserve_at(address: usize, bytes: usize) -> Result<(), MapError> {
+    if with_book(|book| book.refuses() || !book.has_room(bytes)) == Some(true) {
+        return Err(MapError::OutOfMemory);
+    }
+    linux::reserve_at(address, bytes)?;
+    with_book(|book| book.add(address, bytes));
+    Ok(())
+}
+
+/// # Safety
+///
+/// As in `linux`.
+pub(crate) unsafe fn open(address: usize, bytes: usize) -> bool {
+    if with_book(Book::refuses) == Some(true) {
+        return false;
+    }
+    with_book(|book| assert!(book.covers(address, bytes), "opened what was not mapped: {address:#x} + {bytes:#x}"));
+    // SAFETY: handed on to the caller.
+    unsafe { linux::open(address, bytes) }
+}
+
+/// # Safety
+///
+/// As in `linux`.
+pub(crate) unsafe fn close(address: usize, bytes: usize) -> bool {
+    if with_book(Book::refuses) == Some(true) {
+        return false;
+    }
+    with_book(|book| assert!(book.covers(address, bytes), "closed what was not mapped: {address:#x} + {bytes:#x}"));
+    // SAFETY: handed on to the caller.
+    unsafe { linux::close(address, bytes) }
 }
 
 /// # Safety

@@ -177,6 +177,13 @@ impl PageTable {
         (within < limit).then_some(PageIndex((offset >> PAGE_SHIFT) as u32))
     }
 
+    /// The pages of the sampled zone.
+    pub(crate) fn sampled_pages(&self) -> core::ops::Range<u32> {
+        // Acquire: as in `locate`.
+        let limit = self.sampled_limit.load(Ordering::Acquire);
+        ZONE_PAGES..ZONE_PAGES + (limit >> PAGE_SHIFT) as u32
+    }
+
     /// What to call an address that is not ours. A heap like this one has its tables at the same places of its own region.
     #[cold]
     pub(crate) fn stranger(&self, address: usize) -> Misuse {

@@ -21,7 +21,7 @@ pub(crate) enum Kind {
     Whole = 3,
     /// The first page of a page run.
     Run = 4,
-    /// The first page of a sampled block.
+    /// A span of sampled blocks of one class.
     Sampled = 5,
 }
 
@@ -62,7 +62,8 @@ pub(crate) struct PageRecord {
     pub(crate) next: AtomicU32,
     /// See [`next`](Self::next).
     pub(crate) previous: AtomicU32,
-    /// First page of spans whose bits do not fit beside their pages: address of the cell that has them. Written at birth.
+    /// First page of spans whose bits do not fit beside their pages: address of the cell that has them; of spans of sampled blocks: address of what
+    /// is known of them. Written at birth.
     pub(crate) cell: AtomicU64,
 }
 
@@ -139,12 +140,30 @@ impl PageRecord {
 
     /// Free → first page of a block that is a span of its own.
     pub(crate) fn begin_whole(&self, kind: Kind, class: Option<SizeClass>, pages: u32, zeroed: bool, holder: Holder) {
-        debug_assert!(matches!(kind, Kind::Whole | Kind::Run | Kind::Sampled | Kind::Seed));
+        debug_assert!(matches!(kind, Kind::Whole | Kind::Run | Kind::Seed));
         self.pages.store(pages as u16, Ordering::Relaxed);
         self.zeroed.store(u8::from(zeroed), Ordering::Relaxed);
         self.holder.store(holder as u8, Ordering::Relaxed);
         let class = class.map_or(u8::MAX, |class| class.index() as u8);
         self.identity.store(identity(kind, class, 0), Ordering::Relaxed);
+    }
+
+    /// Free → part of a span of sampled blocks, `back` pages behind its first; what is known of them stands at `span`.
+    pub(crate) fn begin_sampled(&self, class: SizeClass, back: u32, pages: u32, zeroed: bool, span: u64) {
+        self.pages.store(pages as u16, Ordering::Relaxed);
+        self.zeroed.store(u8::from(zeroed), Ordering::Relaxed);
+        self.cell.store(span, Ordering::Relaxed);
+        self.identity.store(identity(Kind::Sampled, class.index() as u8, back as u8), Ordering::Relaxed);
+    }
+
+    /// Of a span of sampled blocks: where it stands what is known of them.
+    pub(crate) fn span_address(&self) -> u64 {
+        self.cell.load(Ordering::Relaxed)
+    }
+
+    /// How many pages lie between this one and the span's first.
+    pub(crate) fn back(&self) -> u32 {
+        u32::from(self.identity.load(Ordering::Relaxed).to_le_bytes()[2])
     }
 
     /// Anything → Free.

@@ -13,9 +13,11 @@ use crate::atomic::{AtomicPtr, Ordering, compiler_fence};
 use crate::config::IDLE_ENTRIES;
 use crate::counters::{Counters, Event};
 use crate::fatal::misuse;
+use crate::frames::{Caller, StackBounds};
 use crate::histogram::Histogram;
 use crate::os;
 use crate::probes;
+use crate::sampling::{Request, Who, odds_bytes};
 use crate::size_class::{Shape, SizeClass};
 use crate::slot::StackBlock;
 use crate::span::record::Holder;
@@ -71,6 +73,10 @@ impl Household for Record {
     fn entry(&self) -> u32 {
         Self::entry(self)
     }
+
+    fn draw(&self, class: SizeClass) -> u32 {
+        Self::draw(self, class)
+    }
 }
 
 /// A record for a newborn thread: one whose thread has ended, or a new one. `None`: no memory.
@@ -84,6 +90,8 @@ pub(crate) fn birth(registry: &Registry<Record>, supply: &Supply) -> Option<&'st
             let memory = supply.meta.take(size_of::<Record>(), align_of::<Record>())?;
             // SAFETY: so many zeros, aligned, ours for good (I-forever); all zeros is a valid record: every field is a number or a pointer.
             let record: &'static Record = unsafe { memory.cast().as_ref() };
+            record.set_seed(supply.choices.seed());
+            record.set_sample_interval(supply.choices.interval());
             registry.enlist(record);
             supply.counters().count(Event::RecordBirth);
             record
@@ -94,6 +102,9 @@ pub(crate) fn birth(registry: &Registry<Record>, supply: &Supply) -> Option<&'st
     record.thread.store(os::thread_id(), Ordering::Relaxed);
     record.process.store(os::process_id(), Ordering::Relaxed);
     record.exit_rounds.store(0, Ordering::Relaxed);
+    record.tag.store(0, Ordering::Relaxed);
+    record.muted.store(0, Ordering::Relaxed);
+    record.bounds.forget();
     record.set_life(Life::Active);
     Some(record)
 }
@@ -135,14 +146,14 @@ impl Record {
     }
 
     /// A block of a class that the fast path did not have. `None`: no memory.
-    pub(crate) fn alloc_slow(&self, class: SizeClass, supply: &Supply) -> Option<StackBlock> {
+    pub(crate) fn alloc_slow(&self, class: SizeClass, request: &Request<'_>, supply: &Supply) -> Option<StackBlock> {
         loop {
             let popped = match class.shape() {
                 // SAFETY: the calling thread owns the record.
                 Shape::Split => unsafe { self.hot().split(class).pop() }.map(|block| StackBlock { block, zeroed: false }),
                 // SAFETY: as above.
                 Shape::Stack => unsafe { self.hot().stack(class).pop() },
-                Shape::Whole => return self.alloc_whole(class, supply),
+                Shape::Whole => return self.alloc_whole(class, request, supply),
             };
             if popped.is_some() {
                 return popped;
@@ -153,49 +164,69 @@ impl Record {
                 _ => slow::refill_stack(self.hot().stack(class), cold, class, self, supply),
             };
             match refilled {
-                Refilled::Ready => {}
+                Refilled::Ready => self.follow_interval(supply),
                 Refilled::OutOfMemory => return None,
-                Refilled::Sample => {
-                    // Without memory for a sample, the block is an ordinary one.
-                    if let Some(block) = supply.sampling.allocate(class, &supply.page_heap) {
+                Refilled::Sample(stand_in) => {
+                    // An ordinary block comes not from the slot, where the next allocation may be a sample too.
+                    let ordinary = || alloc_direct(class, supply).map(|taken| taken.block);
+                    let taken = if self.is_muted() {
+                        stand_in.or_else(ordinary)
+                    } else {
+                        supply.sampling.allocate(class, request, &self.who(), stand_in, ordinary, supply.sampling_ground())
+                    };
+                    self.follow_interval(supply);
+                    let block = taken?;
+                    if stand_in.is_none() {
+                        // No slot counts it.
                         self.sampled.allocated_alone(class.bytes());
-                        return Some(StackBlock { block, zeroed: false });
                     }
+                    return Some(StackBlock { block, zeroed: false });
                 }
             }
         }
     }
 
     /// Takes back a block that the fast path had no room for, or that lives in the sampled zone.
-    pub(crate) fn free_slow(&self, block: NonNull<u8>, class: SizeClass, supply: &Supply) {
+    pub(crate) fn free_slow(&self, block: NonNull<u8>, class: SizeClass, caller: &Caller, supply: &Supply) {
         if class.shape() == Shape::Whole {
             return self.free_whole(block, class, supply);
         }
         let address = block.addr().get();
         if in_sampled_zone(address) {
-            self.sampled.freed_alone(class.bytes());
-            return free_sampled(address, class, supply);
+            match end_sampled(address, class, &self.who(), caller, supply) {
+                Some(stand_in) => self.take_back(stand_in, class, supply),
+                None => self.sampled.freed_alone(class.bytes()),
+            }
+            return;
+        }
+        self.take_back(block, class, supply);
+    }
+
+    /// Takes back an ordinary block of a class that is no span of its own.
+    fn take_back(&self, block: NonNull<u8>, class: SizeClass, supply: &Supply) {
+        let push = || match class.shape() {
+            // SAFETY: the calling thread owns the record, and the block is the program's to give.
+            Shape::Split => unsafe { self.hot().split(class).push(block) },
+            // SAFETY: as above.
+            _ => unsafe { self.hot().stack(class).push(block) },
+        };
+        // What stood in for a sample comes while there is room; making more would give away what is there.
+        if push() {
+            return;
         }
         let cold = self.cold(class);
         let has_room = match class.shape() {
             Shape::Split => slow::make_room_split(self.hot().split(class), cold, class, self, supply),
             _ => slow::make_room_stack(self.hot().stack(class), cold, class, self, supply),
         };
-        let kept = has_room
-            && match class.shape() {
-                // SAFETY: the calling thread owns the record, and the block is the program's to give.
-                Shape::Split => unsafe { self.hot().split(class).push(block) },
-                // SAFETY: as above.
-                _ => unsafe { self.hot().stack(class).push(block) },
-            };
-        if !kept {
+        if !has_room || !push() {
             // No memory for a magazine: block by block.
             supply.free_direct(class, block);
         }
     }
 
     /// A block that is a span of its own.
-    fn alloc_whole(&self, class: SizeClass, supply: &Supply) -> Option<StackBlock> {
+    fn alloc_whole(&self, class: SizeClass, request: &Request<'_>, supply: &Supply) -> Option<StackBlock> {
         let entry = match self.take_whole(class) {
             Some(kept) => kept.as_ptr(),
             None => {
@@ -209,12 +240,14 @@ impl Record {
         let taken = StackBlock::from_entry(entry);
         supply.hand_whole(taken.block.addr().get(), class, Holder::Program);
         self.count_whole_allocation(class);
+        self.follow_if_drawn(taken.block.addr().get(), Some(class), class.bytes(), request, supply);
         Some(taken)
     }
 
     /// Takes back a block that is a span of its own. It is checked here and now.
     fn free_whole(&self, block: NonNull<u8>, class: SizeClass, supply: &Supply) {
         supply.hand_whole(block.addr().get(), class, Holder::Us);
+        leave_if_followed(block.addr().get(), self.thread_number(), supply);
         self.count_whole_free(class);
         if !self.keep_whole(class, block, supply) {
             self.counters.count_alone(Event::Flush);
@@ -223,14 +256,58 @@ impl Record {
         }
     }
 
-    /// Has the `allocations`-th allocation of a class from now on sampled; 0: none. `false`: the class cannot be sampled by count.
+    /// A block beyond 32 KiB was allocated: looks closely, if chance or its size says so.
+    #[inline]
+    pub(crate) fn follow_if_drawn(
+        &self,
+        address: usize,
+        class: Option<SizeClass>,
+        bytes: usize,
+        request: &Request<'_>,
+        supply: &Supply,
+    ) {
+        let drawn = self.draw_large(odds_bytes(class, bytes));
+        let is_above = supply.choices.is_above(bytes) && self.sample_interval() != 0;
+        if (drawn || is_above) && !self.is_muted() {
+            // Who has no choice stands for nobody else.
+            let who = if is_above { Who { interval: 1, ..self.who() } } else { self.who() };
+            supply.sampling.follow(address, class, bytes, request, &who, supply.sampling_ground());
+        }
+        self.follow_interval(supply);
+    }
+
+    /// Draws anew if another interval was chosen: chance has no memory, so it does not matter when.
+    #[inline]
+    pub(crate) fn follow_interval(&self, supply: &Supply) {
+        if self.sample_interval() != supply.choices.interval() {
+            self.draw_anew(supply);
+        }
+    }
+
+    /// Draws anew, whatever was drawn.
+    #[cold]
+    pub(crate) fn draw_anew(&self, supply: &Supply) {
+        self.set_sample_interval(supply.choices.interval());
+        // Classes in which nothing was armed yet draw when something is.
+        for class in SizeClass::all().filter(|&class| class.shape() != Shape::Whole && self.cold(class).was_changed()) {
+            self.sample_after(class, 0);
+        }
+    }
+
+    /// The owner, by the kernel's number.
+    pub(crate) fn thread_number(&self) -> u32 {
+        // Relaxed: the owner's own.
+        self.thread.load(Ordering::Relaxed)
+    }
+
+    /// Has the `allocations`-th allocation of a class from now on sampled; 0: what chance says. `false`: the class cannot be sampled by count.
     pub(crate) fn sample_after(&self, class: SizeClass, allocations: u32) -> bool {
         let cold = match class.shape() {
             Shape::Split | Shape::Stack => self.cold(class),
             Shape::Whole => return false,
         };
         match class.shape() {
-            Shape::Split => slow::sample_after_split(self.hot().split(class), cold, allocations),
+            Shape::Split => slow::sample_after_split(self.hot().split(class), cold, allocations, class, self),
             _ => slow::sample_after_stack(self.hot().stack(class), cold, allocations),
         }
         true
@@ -314,10 +391,22 @@ impl Record {
     }
 }
 
-/// The end of a sampled block.
-fn free_sampled(address: usize, class: SizeClass, supply: &Supply) {
-    if let Err(kind) = supply.sampling.free(address, class, &supply.page_heap) {
-        misuse(kind, address, Some(class.index()), class.bytes());
+/// A block beyond 32 KiB is about to end. `thread`: by whose hand; 0: one that is past its end.
+#[inline]
+pub(crate) fn leave_if_followed(address: usize, thread: u32, supply: &Supply) {
+    if supply.sampling.may_follow(address) {
+        supply.sampling.leave(address, thread, &supply.page_heap);
+    }
+}
+
+/// The end of a sampled block, by the hand of this thread (0: one that is past its end); says which ordinary block kept its place.
+fn end_sampled(address: usize, class: SizeClass, who: &Who<'_>, caller: &Caller, supply: &Supply) -> Option<NonNull<u8>> {
+    if supply.sampling.guarded.owns(address) {
+        return supply.sampling.free_guarded(address, class, who, caller, supply.sampling_ground());
+    }
+    match supply.sampling.free(address, class, who.thread, supply.sampling_ground()) {
+        Ok(stand_in) => stand_in,
+        Err(kind) => misuse(kind, address, Some(class.index()), class.bytes()),
     }
 }
 
@@ -331,13 +420,18 @@ pub(crate) fn alloc_direct(class: SizeClass, supply: &Supply) -> Option<StackBlo
 }
 
 /// Takes a block back without a thread cache.
-pub(crate) fn free_direct(block: NonNull<u8>, class: SizeClass, supply: &Supply) {
+pub(crate) fn free_direct(block: NonNull<u8>, class: SizeClass, caller: &Caller, supply: &Supply) {
     let address = block.addr().get();
     if in_sampled_zone(address) && class.shape() != Shape::Whole {
-        return free_sampled(address, class, supply);
+        let who = Who { thread: 0, tag: 0, interval: 0, bounds: &StackBounds::new() };
+        if let Some(stand_in) = end_sampled(address, class, &who, caller, supply) {
+            supply.free_direct(class, stand_in);
+        }
+        return;
     }
     if class.shape() == Shape::Whole {
         supply.hand_whole(address, class, Holder::Us);
+        leave_if_followed(address, 0, supply);
     } else if let Err(kind) = supply.inspect(address, class) {
         misuse(kind, address, Some(class.index()), class.bytes());
     }

@@ -7,10 +7,13 @@ use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 
 use crate::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::chance;
 use crate::config::{BUDGET_AT_BIRTH_BYTES, BUDGET_EARNED_PER_BYTES, BUDGET_MAX_BYTES, IDLE_TICKS, LEASE_BYTES, LEND_MIN_BYTES};
-use crate::counters::{Counters, Tally};
+use crate::counters::{Counters, Tallied, Tally};
+use crate::frames::StackBounds;
 use crate::histogram::Histogram;
 use crate::limit::Patience;
+use crate::sampling::Who;
 use crate::size_class::{SLOT_WORDS, Shape, SizeClass};
 use crate::slot::{ColdSlot, SlotCounts, SplitSlot, StackSlot};
 use crate::supply::Supply;
@@ -85,6 +88,9 @@ impl EmptyHeap {
     }
 }
 
+/// Words of one bit per class.
+const USED_WORDS: usize = SizeClass::COUNT.div_ceil(u64::BITS as usize);
+
 /// Whole blocks that a thread keeps of a class.
 const WHOLE_KEPT: usize = 4;
 
@@ -95,10 +101,18 @@ const WHOLE_KEPT_BYTES: usize = 256 << 10;
 /// A few blocks that are spans of their own.
 #[derive(Debug)]
 struct WholeSlot {
+    /// The first of them, then nulls.
     blocks: [AtomicPtr<u8>; WHOLE_KEPT],
-    kept: AtomicUsize,
     allocations: AtomicU64,
     frees: AtomicU64,
+}
+
+impl WholeSlot {
+    /// How many are kept.
+    fn kept(&self) -> usize {
+        // Relaxed: as everywhere in this file.
+        self.blocks.iter().take_while(|block| !block.load(Ordering::Relaxed).is_null()).count()
+    }
 }
 
 /// What a record is at the moment.
@@ -163,6 +177,19 @@ pub(crate) struct Record {
     patience_level_ns: AtomicU64,
     /// See [`patience_level_ns`](Self::patience_level_ns).
     patience_last_ns: AtomicU64,
+    /// What chance is made of; the owner's own sequence.
+    chance: AtomicU64,
+    /// Bytes between two samples with which what is armed was drawn; 0: nothing is.
+    sample_interval: AtomicU32,
+    /// What the thread's allocations are sampled under; see [`crate::profile::set_tag`].
+    pub(crate) tag: AtomicU32,
+    /// Not zero: nothing is to be sampled.
+    pub(crate) muted: AtomicU32,
+    /// Bytes of blocks beyond 32 KiB until one is a sample.
+    until_large: AtomicU64,
+    pub(crate) bounds: StackBounds,
+    /// One bit for each class of which a block was ever allocated, or may have been: for who adds them up at every step.
+    used: [AtomicU64; USED_WORDS],
     /// By class, and last: the end of a record is not touched by programs without large blocks.
     cold: [ColdSlot; SizeClass::INLINE_COUNT],
     /// Bytes of whole blocks that are kept.
@@ -214,10 +241,41 @@ impl Record {
                 // Acquire: pairs with the Release in `count_whole_allocation` and `count_whole_free`. Frees first, see `slot`.
                 let frees = slot.frees.load(Ordering::Acquire);
                 let allocations = slot.allocations.load(Ordering::Acquire);
-                let counts = SlotCounts { allocations, frees, cached: slot.kept.load(Ordering::Relaxed) as u64 };
+                let counts = SlotCounts { allocations, frees, cached: slot.kept() as u64 };
                 (counts, true)
             }
         }
+    }
+
+    /// Blocks of a class are about to be armed, or allocated.
+    fn uses(&self, class: SizeClass) {
+        let (word, bit) = (class.index() / u64::BITS as usize, class.index() % u64::BITS as usize);
+        let word = &self.used[word];
+        word.store(word.load(Ordering::Relaxed) | 1 << bit, Ordering::Relaxed);
+    }
+
+    /// Blocks that its thread ever allocated, and their bytes: for that thread, outside of its slow paths.
+    pub(crate) fn allocated(&self) -> Tallied {
+        let mut sum = Tallied::default();
+        for (number, word) in self.used.iter().enumerate() {
+            let mut bits = word.load(Ordering::Relaxed);
+            while bits != 0 {
+                let class = SizeClass::from_index(number * u64::BITS as usize + bits.trailing_zeros() as usize);
+                bits &= bits - 1;
+                let blocks = match class.shape() {
+                    Shape::Split => self.cold(class).split_allocations(self.hot.split(class)),
+                    Shape::Stack => self.cold(class).stack_allocations(self.hot.stack(class)),
+                    Shape::Whole => self.whole(class).allocations.load(Ordering::Relaxed),
+                };
+                sum.blocks += blocks;
+                sum.bytes += blocks * class.bytes() as u64;
+            }
+        }
+        for more in [&self.large, &self.sampled].map(Tally::allocations) {
+            sum.blocks += more.blocks;
+            sum.bytes += more.bytes;
+        }
+        sum
     }
 
     // ---- budget ----------------------------------------------------------------------------------------------------
@@ -367,14 +425,91 @@ impl Record {
         SizeClass::from_index(hand)
     }
 
+    // ---- samples ---------------------------------------------------------------------------------------------------
+
+    /// Begins another sequence of chance.
+    pub(crate) fn set_seed(&self, seed: u64) {
+        self.chance.store(seed, Ordering::Relaxed);
+    }
+
+    fn random(&self) -> u64 {
+        let (state, random) = chance::next(self.chance.load(Ordering::Relaxed));
+        self.chance.store(state, Ordering::Relaxed);
+        random
+    }
+
+    /// Bytes between two samples with which what is armed was drawn.
+    pub(crate) fn sample_interval(&self) -> u32 {
+        self.sample_interval.load(Ordering::Relaxed)
+    }
+
+    /// What is drawn from now on is drawn with this interval; draws for large blocks.
+    pub(crate) fn set_sample_interval(&self, interval: u32) {
+        self.sample_interval.store(interval, Ordering::Relaxed);
+        self.until_large.store(chance::bytes_until(interval as usize, self.random()), Ordering::Relaxed);
+    }
+
+    /// How many blocks of a class go by until one is a sample, that one included; 0: none is.
+    pub(crate) fn draw(&self, class: SizeClass) -> u32 {
+        // Whatever is armed was drawn for first.
+        self.uses(class);
+        match self.sample_interval() {
+            0 => 0,
+            interval => chance::blocks_until(class.bytes(), interval as usize, self.random()),
+        }
+    }
+
+    /// Is a block beyond 32 KiB a sample, going by so many bytes?
+    #[inline]
+    pub(crate) fn draw_large(&self, odds_bytes: usize) -> bool {
+        let (interval, left) = (self.sample_interval(), self.until_large.load(Ordering::Relaxed));
+        if interval == 0 {
+            return false;
+        }
+        let drawn = odds_bytes as u64 > left;
+        let left = if drawn { chance::bytes_until(interval as usize, self.random()) } else { left - odds_bytes as u64 };
+        self.until_large.store(left, Ordering::Relaxed);
+        drawn
+    }
+
+    /// The owner, for who records a sample.
+    pub(crate) fn who(&self) -> Who<'_> {
+        Who {
+            thread: self.thread.load(Ordering::Relaxed),
+            tag: self.tag.load(Ordering::Relaxed),
+            interval: self.sample_interval(),
+            bounds: &self.bounds,
+        }
+    }
+
+    /// Says under which tag samples count from now on, and which it was.
+    pub(crate) fn set_tag(&self, tag: u32) -> u32 {
+        let before = self.tag.load(Ordering::Relaxed);
+        self.tag.store(tag, Ordering::Relaxed);
+        before
+    }
+
+    /// No samples, until [`unmute`](Self::unmute) was called as often.
+    pub(crate) fn mute(&self) {
+        self.muted.store(self.muted.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn unmute(&self) {
+        self.muted.store(self.muted.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_muted(&self) -> bool {
+        self.muted.load(Ordering::Relaxed) != 0
+    }
+
     // ---- whole blocks ----------------------------------------------------------------------------------------------
 
     /// Takes a kept block. The address may carry the mark [`ZEROED`](crate::magazine::ZEROED).
     pub(crate) fn take_whole(&self, class: SizeClass) -> Option<NonNull<u8>> {
         let slot = self.whole(class);
-        let kept = slot.kept.load(Ordering::Relaxed).checked_sub(1)?;
-        let block = slot.blocks[kept].load(Ordering::Relaxed);
-        slot.kept.store(kept, Ordering::Relaxed);
+        let last = &slot.blocks[slot.kept().checked_sub(1)?];
+        let block = last.load(Ordering::Relaxed);
+        last.store(core::ptr::null_mut(), Ordering::Relaxed);
         self.let_go(class.bytes());
         self.whole_held.store(self.whole_held.load(Ordering::Relaxed) - class.bytes(), Ordering::Relaxed);
         NonNull::new(block)
@@ -383,19 +518,19 @@ impl Record {
     /// Keeps a block if there is room and budget.
     pub(crate) fn keep_whole(&self, class: SizeClass, block: NonNull<u8>, supply: &Supply) -> bool {
         let slot = self.whole(class);
-        let kept = slot.kept.load(Ordering::Relaxed);
+        let kept = slot.kept();
         let held = self.whole_held.load(Ordering::Relaxed) + class.bytes();
         if kept == WHOLE_KEPT || held > WHOLE_KEPT_BYTES || !self.may_hold(class.bytes(), supply) {
             return false;
         }
         self.whole_held.store(held, Ordering::Relaxed);
         slot.blocks[kept].store(block.as_ptr(), Ordering::Relaxed);
-        slot.kept.store(kept + 1, Ordering::Relaxed);
         true
     }
 
     pub(crate) fn count_whole_allocation(&self, class: SizeClass) {
         self.earn(class.bytes());
+        self.uses(class);
         let count = &self.whole(class).allocations;
         // Release: see `counts`.
         count.store(count.load(Ordering::Relaxed) + 1, Ordering::Release);

@@ -16,7 +16,7 @@ use crate::magazine::{Magazine, entries_of};
 use crate::probes;
 use crate::requests::Requests;
 use crate::size_class::{Shape, SizeClass};
-use crate::slot::{ARMED_ONE, ColdSlot, SplitSlot, StackSlot, blocks_of};
+use crate::slot::{ARMED_ONE, ColdSlot, SplitSlot, StackBlock, StackSlot, blocks_of};
 use crate::supply::{Supply, depth_max, depth_min};
 
 /// What the record decides for its slots: how far they may grow, and when an exchange is checked.
@@ -35,6 +35,8 @@ pub(crate) trait Household {
     fn refills(&self) -> &Histogram;
     /// The number of the present slow entry.
     fn entry(&self) -> u32;
+    /// How many allocations of a class go by until one is to be sampled, that one included; 0: none is.
+    fn draw(&self, class: SizeClass) -> u32;
 }
 
 /// What a slow entry for an allocation found.
@@ -42,8 +44,9 @@ pub(crate) trait Household {
 pub(crate) enum Refilled {
     /// There are blocks now: pop again.
     Ready,
-    /// This allocation is to be sampled.
-    Sample,
+    /// This allocation is to be sampled. The block that it would have had is taken out of the cache, and counted: it keeps the place of the sampled one in its
+    /// span. `None`: there is none.
+    Sample(Option<NonNull<u8>>),
     /// No memory.
     OutOfMemory,
 }
@@ -86,9 +89,22 @@ pub(crate) fn held_bytes(cold: &ColdSlot, class: SizeClass) -> usize {
 
 // ---- split ---------------------------------------------------------------------------------------------------------
 
+/// Allocations until one is to be sampled; drawn now, if the last one was.
+#[inline]
+fn until_sample(cold: &ColdSlot, class: SizeClass, household: &impl Household) -> usize {
+    match cold.until_sample.load(Ordering::Relaxed) {
+        0 => {
+            let drawn = household.draw(class);
+            cold.until_sample.store(drawn, Ordering::Relaxed);
+            drawn as usize
+        }
+        armed => armed as usize,
+    }
+}
+
 /// Makes `entries` entries at the bottom of an array available to the fast path, except those behind an allocation that is to be sampled.
-fn arm(hot: &SplitSlot, cold: &ColdSlot, base: *mut *mut u8, entries: usize) {
-    let until_sample = cold.until_sample.load(Ordering::Relaxed) as usize;
+fn arm(hot: &SplitSlot, cold: &ColdSlot, base: *mut *mut u8, entries: usize, class: SizeClass, household: &impl Household) {
+    let until_sample = until_sample(cold, class, household);
     let open = match until_sample {
         0 => entries,
         nth => entries.min(nth - 1),
@@ -136,12 +152,12 @@ fn close(hot: &SplitSlot, cold: &ColdSlot) -> Option<Magazine> {
 }
 
 /// Makes a magazine with blocks the alloc array.
-fn load(hot: &SplitSlot, cold: &ColdSlot, magazine: Magazine) {
+fn load(hot: &SplitSlot, cold: &ColdSlot, magazine: Magazine, class: SizeClass, household: &impl Household) {
     // SAFETY: `first` is within the entries.
     let base = unsafe { magazine.entries().add(magazine.first()) };
     let count = magazine.count();
     cold.set_alloc_magazine(Some(magazine));
-    arm(hot, cold, base, count);
+    arm(hot, cold, base, count, class, household);
 }
 
 /// A magazine without blocks of the wanted capacity: `old` if that has it, else another one. If there is no memory, `old`.
@@ -160,12 +176,18 @@ fn resized(old: Option<Magazine>, depth: usize, supply: &Supply) -> Option<Magaz
     }
 }
 
-/// Has the `allocations`-th allocation from now on sampled; 0: none.
-pub(crate) fn sample_after_split(hot: &SplitSlot, cold: &ColdSlot, allocations: u32) {
+/// Has the `allocations`-th allocation from now on sampled; 0: that is drawn anew.
+pub(crate) fn sample_after_split(
+    hot: &SplitSlot,
+    cold: &ColdSlot,
+    allocations: u32,
+    class: SizeClass,
+    household: &impl Household,
+) {
     cold.change_split(hot, |cold| {
         let (base, entries) = disarm(hot, cold);
         cold.until_sample.store(allocations, Ordering::Relaxed);
-        arm(hot, cold, base, entries);
+        arm(hot, cold, base, entries, class, household);
     });
 }
 
@@ -181,13 +203,23 @@ pub(crate) fn turn_quickly(hot: &SplitSlot, cold: &ColdSlot, class: SizeClass, h
     let (free_end, room) = hot.free_side();
     let as_long = usize::from(cold.alloc_capacity.load(Ordering::Relaxed)) == depth
         && usize::from(cold.free_capacity.load(Ordering::Relaxed)) == depth;
-    let samples = cold.until_sample.load(Ordering::Relaxed) != 0;
-    if quick_turns == 0 || !as_long || samples || left > depth / 4 || room > depth - depth / 4 {
+    if quick_turns == 0 || !as_long || left > depth / 4 || room > depth - depth / 4 {
         return false;
+    }
+    let freed = depth - room;
+    // What is left of the one had been armed, and what is in the other will be, but for what comes behind an allocation that is to be sampled.
+    let until_sample = cold.until_sample.load(Ordering::Relaxed) as usize;
+    let mut open = freed;
+    if until_sample != 0 {
+        if cold.hidden.load(Ordering::Relaxed) != 0 {
+            return false;
+        }
+        let until_sample = until_sample + left;
+        open = freed.min(until_sample - 1);
+        cold.until_sample.store((until_sample - open) as u32, Ordering::Relaxed);
     }
     cold.quick_turns.store(quick_turns - 1, Ordering::Relaxed);
     household.counters().count_alone(Event::Exchange);
-    let freed = depth - room;
     household.earn(freed * class.bytes());
     cold.change_split(hot, |cold| {
         let (dry, full) = (cold.alloc_magazine.load(Ordering::Relaxed), cold.free_magazine.load(Ordering::Relaxed));
@@ -206,8 +238,9 @@ pub(crate) fn turn_quickly(hot: &SplitSlot, cold: &ColdSlot, class: SizeClass, h
             // SAFETY: as above.
             unsafe { to.write(block) };
         }
+        cold.hidden.store((freed - open) as u16, Ordering::Relaxed);
         // SAFETY: behind the room come the entries that were freed.
-        cold.set_alloc_side(hot, unsafe { free_end.add(room) }, freed);
+        cold.set_alloc_side(hot, unsafe { free_end.add(room + freed - open) }, open);
         cold.set_free_side(hot, entries_of(dry), new_room);
     });
     true
@@ -224,12 +257,19 @@ pub(crate) fn refill_split(
 ) -> Refilled {
     if cold.hidden.load(Ordering::Relaxed) > 0 {
         // The fast path stopped in front of the block that is to be sampled. Uncover the rest.
-        cold.change_split(hot, |cold| {
+        let stand_in = cold.change_split(hot, |cold| {
             let (base, entries) = disarm(hot, cold);
             cold.until_sample.store(0, Ordering::Relaxed);
-            arm(hot, cold, base, entries);
+            let taken = usize::from(class.is_small());
+            // SAFETY: something was hidden, so there is an entry.
+            let top = unsafe { base.add(entries - 1) };
+            // SAFETY: as above; the slow path wrote it.
+            let stand_in = (taken > 0).then(|| unsafe { top.read() });
+            arm(hot, cold, base, entries - taken, class, household);
+            cold.allocated_split(taken);
+            stand_in
         });
-        return Refilled::Sample;
+        return Refilled::Sample(stand_in.and_then(NonNull::new));
     }
     let capacity = usize::from(cold.free_capacity.load(Ordering::Relaxed));
     let freed = capacity - hot.free_side().1;
@@ -261,7 +301,7 @@ fn load_freed(hot: &SplitSlot, cold: &ColdSlot, class: SizeClass, household: &im
     }
     household.counters().count_alone(Event::Exchange);
     household.earn(freed.count() * class.bytes());
-    load(hot, cold, freed);
+    load(hot, cold, freed, class, household);
 }
 
 /// The free array becomes the alloc array, and the other way round.
@@ -284,7 +324,7 @@ fn replenish(hot: &SplitSlot, cold: &ColdSlot, class: SizeClass, household: &imp
             if let Some(dry) = cold.take_alloc_magazine() {
                 supply.spare_magazine(dry);
             }
-            load(hot, cold, full);
+            load(hot, cold, full, class, household);
         });
         return true;
     }
@@ -298,7 +338,7 @@ fn replenish(hot: &SplitSlot, cold: &ColdSlot, class: SizeClass, household: &imp
         magazine.set_range(wanted - got, got);
         household.earn(got * class.bytes());
         cold.gained(got);
-        load(hot, cold, magazine);
+        load(hot, cold, magazine, class, household);
         got > 0
     })
 }
@@ -408,6 +448,8 @@ pub(crate) fn settle_split(hot: &SplitSlot, cold: &ColdSlot, class: SizeClass, s
         if let Some(magazine) = close(hot, cold) {
             supply.spare_magazine(magazine);
         }
+        // What was armed and taken away is not made up for: chance has no memory, so the next one is drawn anew.
+        cold.until_sample.store(0, Ordering::Relaxed);
         cold.depth.store(0, Ordering::Relaxed);
         cold.quick_turns.store(0, Ordering::Relaxed);
     });
@@ -442,9 +484,14 @@ pub(crate) fn refill_stack(
         } else {
             turn_stack(hot, cold, class, household, supply);
         }
-        cold.change_stack(hot, |cold| arm_stack(hot, cold, class, household, supply));
+        let stand_in = cold.change_stack(hot, |cold| {
+            arm_stack(hot, cold, class, household, supply);
+            let newest = stack_blocks(hot).last().filter(|_| samples && class.is_small())?;
+            cold.allocated_stack(hot);
+            Some(StackBlock::from_entry(*newest).block)
+        });
         if samples {
-            return Refilled::Sample;
+            return Refilled::Sample(stand_in);
         }
     }
     if blocks_of(state) > 0 {
@@ -511,7 +558,7 @@ fn stack_blocks(hot: &StackSlot) -> &[*mut u8] {
 /// Lets the fast path make some more allocations.
 fn arm_stack(hot: &StackSlot, cold: &ColdSlot, class: SizeClass, household: &impl Household, supply: &Supply) {
     let period = if supply.checks_every_exchange() { depth_max(class).min(STACK_ARMED_CHECKED) } else { STACK_ARMED };
-    let until_sample = cold.until_sample.load(Ordering::Relaxed) as usize;
+    let until_sample = until_sample(cold, class, household);
     let armed = match until_sample {
         0 => period,
         nth => period.min(nth - 1),

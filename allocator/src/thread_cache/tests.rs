@@ -1,6 +1,8 @@
 use super::record::Life;
 use super::*;
+use crate::frames::Caller;
 use crate::os::sim::{Plan, World};
+use crate::sampling::Request;
 use crate::slot::SlotCounts;
 use crate::snapshot;
 use std::collections::BTreeMap;
@@ -40,7 +42,7 @@ impl Thread {
             Shape::Stack => unsafe { self.record.hot().stack(class).pop() }.map(|taken| taken.block),
             Shape::Whole => None,
         };
-        let block = popped.or_else(|| self.record.alloc_slow(class, &self.heap.supply).map(|taken| taken.block))?;
+        let block = popped.or_else(|| self.record.alloc_slow(class, &REQUEST, &self.heap.supply).map(|taken| taken.block))?;
         Some(block.addr().get())
     }
 
@@ -55,10 +57,14 @@ impl Thread {
                 Shape::Whole => false,
             };
         if !pushed {
-            self.record.free_slow(block, class, &self.heap.supply);
+            self.record.free_slow(block, class, REQUEST.caller, &self.heap.supply);
         }
     }
 }
+
+/// From nowhere.
+const REQUEST: Request<'static> =
+    Request { size: 8, align: 8, grown: false, caller: &Caller { stack_pointer: 0, frame_pointer: 0, return_address: 0 } };
 
 struct Random(u64);
 

@@ -6,6 +6,11 @@
 //!
 //! Locks have ranks and are taken in the order of the floors, which builds with debug assertions check.
 
+cfg_select! {
+    loom => { mod waits { pub(super) fn note(_thread: u32, _cycles: u64) {} } }
+    _ => { pub(crate) mod waits; }
+}
+
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
 
@@ -48,6 +53,8 @@ pub(crate) enum Rank {
     Zero,
     /// A shelf of magazines without blocks.
     Empties,
+    /// The samples and their call sites.
+    Samples,
     /// Records for ourselves.
     Meta,
 }
@@ -117,6 +124,14 @@ impl<T> Lock<T> {
 
     #[cold]
     fn lock_slow(&self) {
+        // Asked for before the lock is held, for it is a call to the system.
+        let thread = os::thread_id();
+        let began = os::cycles();
+        self.wait_for_it();
+        waits::note(thread, os::cycles().wrapping_sub(began));
+    }
+
+    fn wait_for_it(&self) {
         for _ in 0..SPINS {
             // Relaxed: a look; the exchange that follows does the ordering.
             if self.state.load(Ordering::Relaxed) == FREE
