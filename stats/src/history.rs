@@ -22,9 +22,10 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use freestone::anomaly::{self, Anomaly, Thresholds};
+use freestone::profile::without_samples;
 
 use crate::own_thread::without_signals;
-use crate::{Point, Rates, snapshot};
+use crate::{Point, Rates, leaks, snapshot, tag};
 
 /// So many points are kept as they were taken: five minutes, at one per second.
 const FINE: usize = 300;
@@ -296,7 +297,8 @@ fn current() -> &'static History {
     {
         return history;
     }
-    let new = Box::into_raw(Box::new(History::new(pid, old)));
+    // What is ours is not in profiles of the program.
+    let new = without_samples(|| Box::into_raw(Box::new(History::new(pid, old))));
     // Release: pairs with the Acquire above and below.
     match CURRENT.compare_exchange(found, new, Ordering::Release, Ordering::Acquire) {
         // SAFETY: from `into_raw`, and from here on nobody frees it.
@@ -360,6 +362,8 @@ impl History {
             let now = snapshot();
             let point = Point::of(&now);
             self.ring().push(point);
+            leaks::remember();
+            tag::check_budgets();
             if now.heap.at_ns.saturating_sub(before.at_ns) >= NOTICED_AFTER_NS {
                 now.each_anomaly_since(&before, |found| self.noticed().push(point.at_ns, found));
                 *before = now.heap;

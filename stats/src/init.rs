@@ -1,6 +1,5 @@
 //! Whatever the environment asks for, started by one line.
 
-#[cfg(any(feature = "recorder", feature = "http"))]
 use std::ffi::OsString;
 use std::sync::Once;
 
@@ -11,6 +10,12 @@ use std::sync::Once;
 /// |---|---|---|
 /// | `FREESTONE_RECORDER=PATH` | a flight recorder that writes there; `%p` is the process's number | `recorder` |
 /// | `FREESTONE_HTTP=127.0.0.1:6060` | a server for everything there is to see | `http` |
+/// | `FREESTONE_LEAK_REPORT=1` | a report at exit, on standard error: what is still there, and who took it | – |
+/// | `FREESTONE_PROFILE_DIR=/path` | heap profiles into that directory: see the module `continuous` | `continuous` |
+/// | `FREESTONE_PROFILE_PUSH=http://pyroscope:4040` | heap profiles to a server | `continuous` |
+///
+/// For the last two, `FREESTONE_PROFILE_EVERY=15s` says how often; for the last, `FREESTONE_PROFILE_LABELS=service_name=orders,region=eu` what they are
+/// called there, `FREESTONE_PROFILE_TOKEN` and `FREESTONE_PROFILE_TENANT` who asks.
 ///
 /// What cannot be started is one line on standard error, and the program goes on. The environment is ignored in processes that run with
 /// somebody else's rights. What the heap itself reads from it (`FREESTONE`, `FREESTONE_MEMORY_LIMIT`) needs no call.
@@ -23,16 +28,22 @@ pub fn init() {
     ONCE.call_once(|| {
         #[cfg(feature = "recorder")]
         crate::recorder::start_from_environment();
+        crate::leaks::start_from_environment();
         crate::history::start();
         #[cfg(feature = "http")]
         crate::http::start_from_environment();
+        #[cfg(feature = "continuous")]
+        crate::continuous::start_from_environment();
     });
 }
 
 /// What a variable says, if it says anything and the process has nobody else's rights.
-#[cfg(any(feature = "recorder", feature = "http"))]
 pub(crate) fn environment(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty() && !has_others_rights())
+}
+
+/// Does the process have more rights than whoever started it?
+pub(crate) fn has_others_rights() -> bool {
     // SAFETY: reads a table that the kernel left on the stack.
-    let is_secure = unsafe { libc::getauxval(libc::AT_SECURE) } != 0;
-    std::env::var_os(name).filter(|value| !value.is_empty() && !is_secure)
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }

@@ -11,6 +11,8 @@
 //! `docs/json.md` tells every key. Numbers of bytes and counts are integers and may exceed 2⁵³, where JavaScript begins to round. A
 //! reader of this version accepts documents with keys that it does not know, and takes keys that are missing for zero or nothing.
 
+mod held;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -20,6 +22,9 @@ use freestone::{
 };
 use serde::{Deserialize, Serialize};
 
+pub use held::{Advice, AdviceItem, Agreement, Compared, Frame, Growth, Leaks, Tag, Tags};
+
+use crate::frames::Names;
 use crate::metrics::{Reading, slow_path_key};
 use crate::{Ledger, Part, Snapshot, verdict};
 
@@ -81,6 +86,8 @@ pub struct Document {
     pub pauses: Pauses,
     /// What is going on, in words. `None`: nobody asked.
     pub verdict: Option<Verdict>,
+    /// Tags. `None`: nobody asked.
+    pub tags: Option<Tags>,
     /// The options in force, as keys and values of `FREESTONE=key:value`.
     pub config: BTreeMap<String, String>,
 }
@@ -352,8 +359,12 @@ pub struct Verdict {
     pub figures: Vec<Figure>,
     /// All that was found, the weightiest first.
     pub findings: Vec<Finding>,
+    /// Call sites of a suspected leak, the worst first: up to three.
+    pub sites: Vec<Growth>,
     /// What was wrong meanwhile: the worst of each kind.
     pub anomalies: Vec<Anomaly>,
+    /// Whether what samples say can be believed. `None`: nobody asked.
+    pub agreement: Option<Agreement>,
     /// Over how long.
     pub interval_seconds: f64,
     /// By how many snapshots.
@@ -545,7 +556,11 @@ impl Document {
             ledger: lines(&reading.ledger()),
             process_age_seconds: reading.process_age().as_secs_f64(),
             rates: Windows::of(&crate::rates()),
-            verdict: Some(Verdict::of(&verdict::recent(VERDICT_REACH))),
+            verdict: Some(Verdict {
+                agreement: Some(Agreement::of(&crate::agreement())),
+                ..Verdict::of(&verdict::recent(VERDICT_REACH))
+            }),
+            tags: Some(Tags::now()),
             threads: crate::threads().iter().map(Thread::of).collect(),
             config: config(&freestone::control::configuration()),
             ..Self::of(reading.snapshot())
@@ -573,6 +588,7 @@ impl Document {
             slow_paths: SlowPath::ALL.iter().map(|&path| SlowPathTimes::of(path, &heap.slow_paths[path as usize])).collect(),
             pauses: Pauses::of(snapshot),
             verdict: None,
+            tags: None,
             config: BTreeMap::new(),
         }
     }
@@ -744,6 +760,7 @@ impl Verdict {
             confidence: found.confidence.key().to_owned(),
             bytes: found.bytes,
         });
+        let mut names = Names::new();
         Self {
             verdict: diagnosis.verdict.key().to_owned(),
             confidence: diagnosis.confidence.key().to_owned(),
@@ -751,7 +768,9 @@ impl Verdict {
             advice: diagnosis.advice.clone(),
             figures: figures.collect(),
             findings: findings.collect(),
+            sites: diagnosis.sites.iter().map(|site| Growth::named(site, &mut names)).collect(),
             anomalies: diagnosis.anomalies.iter().map(Anomaly::of).collect(),
+            agreement: None,
             interval_seconds: diagnosis.interval.as_secs_f64(),
             points: diagnosis.points as u64,
         }
@@ -889,6 +908,10 @@ fn config(options: &Options) -> BTreeMap<String, String> {
         ("trace", trace.to_owned()),
         ("trace_interval", format!("{}ms", options.trace_interval.as_millis())),
         ("trace_fd", options.trace_fd.to_string()),
+        ("sample_interval", options.sample_interval.to_string()),
+        ("sample_above", options.sample_above.to_string()),
+        ("stall_above", format!("{}ns", options.stall_above.as_nanos())),
+        ("profile_memory", options.profile_memory.to_string()),
     ];
     pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }

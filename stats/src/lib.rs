@@ -24,7 +24,11 @@
 //! | Whose memory is it, in the whole process? | [`ledger()`]: every byte in one line, with an explicit *unexplained*; some milliseconds |
 //! | How fast? | [`rates()`]: of the last second, ten, and minute; or [`Snapshot::since`] |
 //! | Is it a leak? | [`diagnose`]: one of six words, with the numbers that led there and what to do |
+//! | Where does it leak? | [`leaks()`], the verdict, or `FREESTONE_LEAK_REPORT=1` for a report at exit |
 //! | Which thread? | [`threads()`] |
+//! | Which part of the program, which tenant? | [`tag()`], [`tag::Tagged`], [`tag::tags`] |
+//! | What could be better? | [`advice()`] |
+//! | Can samples be believed? | [`agreement()`] |
 //! | What was it doing when nobody looked? | [`history`], [`trace`], and the module `recorder`, whose file outlives SIGKILL |
 //! | Does this function allocate? | [`mod@assert`], in tests |
 //! | What can the program do about it? | [`pressure`], [`adaptive`] |
@@ -38,6 +42,8 @@
 //! | `openmetrics` | [metrics](metrics::all) as text, and a collector for your registry | `prometheus-client` |
 //! | `metrics` | the same through the facade | `metrics` |
 //! | `http` | a router for `axum`, a server for programs without a runtime, a live page | `axum`, `hyper`, `tokio` |
+//! | `names` | names of functions at addresses: see [`mod@names`] | `cpp_demangle`, `memmap2`, `object`, `rustc-demangle` |
+//! | `continuous` | profiles every so often, into a directory or to Pyroscope or Parca; with `continuous-tls` over https | `base64`, `ureq` |
 //! | `recorder` | the last minutes in a file | `memmap2`, `crc32fast` |
 //!
 //! # Pressure
@@ -87,39 +93,54 @@
 //! ```
 
 pub mod adaptive;
+pub mod advice;
+mod agreement;
 pub mod assert;
+#[cfg(feature = "continuous")]
+pub mod continuous;
+mod frames;
 pub mod history;
 #[cfg(feature = "http")]
 pub mod http;
 mod init;
 #[cfg(feature = "json")]
 pub mod json;
+pub mod leaks;
 mod ledger;
 pub mod metrics;
 #[cfg(feature = "metrics")]
 pub mod metrics_facade;
+pub mod names;
 #[cfg(feature = "openmetrics")]
 pub mod openmetrics;
 mod own_thread;
 mod point;
 pub mod pressure;
 mod process;
+pub mod profile;
+#[cfg(test)]
+mod random;
 mod rates;
 #[cfg(feature = "recorder")]
 pub mod recorder;
 mod report;
 mod slack;
 mod snapshot;
+pub mod tag;
 mod threads;
 pub mod trace;
 pub mod verdict;
 
+pub use advice::{Advice, advice};
+pub use agreement::{Agreement, agreement};
 pub use history::{Windows, rates};
 pub use init::init;
+pub use leaks::{Leaks, leaks};
 pub use ledger::{Ledger, Line, Part, ledger};
 pub use point::Point;
 pub use process::Process;
 pub use rates::Rates;
 pub use snapshot::{Resident, Snapshot, snapshot};
+pub use tag::tag;
 pub use threads::{Thread, threads};
 pub use verdict::{Diagnosis, Verdict, diagnose};

@@ -32,6 +32,7 @@ use std::time::{Duration, Instant};
 
 use freestone::{ClassSnapshot, Events, PauseKind, SlowPath, SlowPathSnapshot, anomaly};
 
+use crate::tag::{self, TagStats};
 use crate::{Ledger, Part, Process, Snapshot, history, snapshot};
 
 /// A family of numbers.
@@ -170,6 +171,7 @@ pub struct Reading {
     snapshot: Snapshot,
     process: Option<Arc<Process>>,
     process_age: Duration,
+    tags: Arc<[TagStats]>,
 }
 
 impl Reading {
@@ -179,13 +181,13 @@ impl Reading {
         let mut snapshot = snapshot();
         never_back(&mut snapshot.heap);
         let (process, process_age) = recent_process(&snapshot).unzip();
-        Self { snapshot, process, process_age: process_age.unwrap_or_default() }
+        Self { snapshot, process, process_age: process_age.unwrap_or_default(), tags: tag::for_export().into() }
     }
 
     /// What a snapshot says; families that need more than that have no samples.
     #[must_use]
     pub fn of(snapshot: Snapshot) -> Self {
-        Self { snapshot, process: None, process_age: Duration::ZERO }
+        Self { snapshot, process: None, process_age: Duration::ZERO, tags: Arc::default() }
     }
 
     /// The snapshot that it is of.
@@ -355,6 +357,15 @@ static ALL: &[Metric] = table! {
     "freestone_approximate", None Gauge, "freestone.approximate" "1", [],
         "1 if threads were so busy that these numbers may not fit each other exactly, else 0.", |now, to| to.amount(u64::from(now.heap().approximate));
 
+    "freestone_tag_allocations_total", None Counter, "freestone.tag.allocations" "{allocation}", ["tag" = "freestone.tag"],
+        "Blocks allocated in scopes of a tag, without those in scopes within: the first 128 tags that came up, and `other` for all that came later.", |now, to| tags(now, to, |tag| Value::Count(tag.allocations));
+    "freestone_tag_allocated_bytes_total", Bytes Counter, "freestone.tag.allocated" "By", ["tag" = "freestone.tag"],
+        "Bytes of these, at block size.", |now, to| tags(now, to, |tag| Value::Count(tag.allocated_bytes));
+    "freestone_tag_live_bytes", Bytes Gauge, "freestone.tag.live" "By", ["tag" = "freestone.tag"],
+        "What of these is still there: an estimate by samples.", |now, to| tags(now, to, |tag| Value::Amount(signed(tag.live.bytes as u64)));
+    "freestone_tag_refused_total", None Counter, "freestone.tag.refused" "{scope}", [],
+        "Scopes whose tag was one too many, and which are counted under `other`.", |_, to| to.count(crate::tag::refused());
+
     "freestone_process_resident_bytes", Bytes Gauge, "freestone.process.resident" "By", ["line" = "freestone.process.line"],
         "What the process has in memory, by whose it is; the sum is its resident set.", process_resident;
     "freestone_process_age_seconds", Seconds Gauge, "freestone.process.age" "s", [],
@@ -404,6 +415,12 @@ fn slow_paths(now: &Reading, to: &mut Samples) {
 fn anomalies(_: &Reading, to: &mut Samples) {
     for (kind, count) in anomaly::Kind::ALL.iter().zip(history::anomaly_counts()) {
         to.count_of(kind.name(), count);
+    }
+}
+
+fn tags(now: &Reading, to: &mut Samples, of: fn(&TagStats) -> Value) {
+    for tag in now.tags.iter() {
+        to.put([tag.name.into()], of(tag));
     }
 }
 
@@ -765,7 +782,7 @@ pub(crate) mod tests {
         check(&Reading::now());
         check(&Reading::of(extreme()));
         let process = Some(Arc::new(Process { resident: Some(u64::MAX), ..Process::default() }));
-        check(&Reading { snapshot: extreme(), process, process_age: Duration::MAX });
+        check(&Reading { snapshot: extreme(), process, process_age: Duration::MAX, tags: Arc::default() });
     }
 
     #[test]

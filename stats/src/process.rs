@@ -3,7 +3,7 @@
 mod cgroup;
 mod host;
 mod owners;
-mod smaps;
+pub(crate) mod smaps;
 
 use std::fs::File;
 use std::ops::Range;

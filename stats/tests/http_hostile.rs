@@ -2,10 +2,13 @@
 //! the process's.
 
 mod client;
+#[path = "../src/random.rs"]
+mod random;
 
 use client::{get, say};
 use freestone::Freestone;
 use freestone_stats::http::{self, Server};
+use random::Random;
 
 #[global_allocator]
 static GLOBAL: Freestone = Freestone::new();
@@ -14,25 +17,8 @@ fn server() -> Server {
     http::serve("127.0.0.1:0").expect("the loopback can be had")
 }
 
-/// A generator of the tests: `SplitMix64`.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
-
-    fn bytes(&mut self, count: usize) -> Vec<u8> {
-        (0..count).map(|_| self.next() as u8).collect()
-    }
+fn bytes(random: &mut Random, count: usize) -> Vec<u8> {
+    (0..count).map(|_| random.next() as u8).collect()
 }
 
 #[test]
@@ -62,6 +48,9 @@ fn whatever_is_said_is_answered_or_hung_up_on() {
         "/metrics?%00=%ff",
         "/?x",
         "/debug/freestone/ui?a=b",
+        "/debug/freestone/flame?profile=allocs",
+        "/debug/freestone/flame?profile=heap%00",
+        "/debug/pprof/heap?format=%3Cscript%3E",
     ] {
         let refused = get(at, path, &[]);
         assert_eq!(refused.status, 400, "{path}: {refused:?}");
@@ -81,11 +70,11 @@ fn whatever_is_said_is_answered_or_hung_up_on() {
 
 /// A request that nobody should send.
 fn hostile(random: &mut Random, whole: &[u8]) -> Vec<u8> {
-    match random.below(5) {
+    match random.below(7) {
         // Noise.
         0 => {
             let count = random.below(3000);
-            random.bytes(count)
+            bytes(random, count)
         }
         // A request with some bytes changed.
         1 => {
@@ -103,6 +92,37 @@ fn hostile(random: &mut Random, whole: &[u8]) -> Vec<u8> {
             let letters = b"abc%&=?;+/\\'\"<>{}[]0123456789.format=json";
             let query: Vec<u8> = (0..random.below(2000)).map(|_| letters[random.below(letters.len())]).collect();
             [b"GET /debug/freestone/classes?", &query[..], b" HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"].concat()
+        }
+        // The same for profiles, which know more words.
+        4 => {
+            let kind = ["heap", "delta", "peak", "contention", "symbol", "nothing"][random.below(6)];
+            let words = [
+                "debug=",
+                "seconds=0",
+                "gc=",
+                "format=",
+                "sample_index=",
+                "names=",
+                "top",
+                "svg",
+                "&",
+                "=",
+                "-1",
+                "%",
+                "0x",
+                "+",
+                "99999999999999999999",
+            ];
+            let query: String = (0..random.below(12)).map(|_| words[random.below(words.len())]).collect();
+            format!("GET /debug/pprof/{kind}?{query} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").into_bytes()
+        }
+        // Names for noise.
+        5 => {
+            let count = random.below(3000);
+            let head = format!(
+                "POST /debug/pprof/symbol HTTP/1.1\r\nhost: localhost\r\ncontent-length: {count}\r\nconnection: close\r\n\r\n"
+            );
+            [head.as_bytes(), &bytes(random, count)].concat()
         }
         // Several in one, the last one cut off.
         _ => {

@@ -213,7 +213,7 @@ fn it_fits_and_can_be_read_everywhere(browser: &mut Browser) {
             browser.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))");
             let too_wide = browser.evaluate("document.documentElement.scrollWidth - innerWidth");
             assert!(too_wide.as_f64() <= Some(0.0), "{too_wide} pixels too wide at {width}");
-            let contrasts = browser.evaluate(CONTRASTS);
+            let contrasts = browser.evaluate(browser::CONTRASTS);
             for contrast in contrasts.as_array().expect("contrasts") {
                 assert!(contrast["ratio"].as_f64() >= Some(4.5), "{contrast} in {scheme}");
             }
@@ -229,19 +229,6 @@ fn it_fits_and_can_be_read_everywhere(browser: &mut Browser) {
     println!("pictures are in {}", pictures.display());
     browser.look(1440, 900, "light");
 }
-
-/// The contrast of every text with what is behind it, as WCAG counts it.
-const CONTRASTS: &str = "(() => {
-    const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
-    const rgb = colour => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1); return [...canvas.getImageData(0, 0, 1, 1).data]; };
-    const light = ([r, g, b]) => [r, g, b].map(v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4).reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
-    const behind = node => { for (; node; node = node.parentElement) { const colour = rgb(getComputedStyle(node).backgroundColor); if (colour[3] > 200) return colour; } return rgb('white'); };
-    const texts = [...document.querySelectorAll('body *')].filter(node => node.checkVisibility() && !['SCRIPT', 'STYLE'].includes(node.tagName) && [...node.childNodes].some(child => child.nodeType === 3 && child.data.trim()));
-    return texts.map(node => {
-        const style = getComputedStyle(node), front = light(rgb(node instanceof SVGElement ? style.fill : style.color)), back = light(behind(node instanceof SVGElement ? node.ownerSVGElement.parentElement : node));
-        return { text: node.textContent.slice(0, 30), ratio: (Math.max(front, back) + .05) / (Math.min(front, back) + .05) };
-    });
-})()";
 
 fn it_rests_while_nobody_looks(browser: &mut Browser) {
     let hide = |hidden: bool| {

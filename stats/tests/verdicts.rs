@@ -6,6 +6,9 @@
 //! One alone: `VERDICT=true_leak:small:1 cargo test -p freestone-stats --test verdicts -- --ignored --exact program --nocapture`. More seeds:
 //! `VERDICT_SEEDS=1..21`. With `VERDICT_POINTS=DIRECTORY` the points of each run are written there.
 
+#[path = "../src/random.rs"]
+mod random;
+
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -20,7 +23,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use freestone::{Background, Freestone, HugePages, Retain, control};
+use freestone_stats::profile::{Sites, sites};
 use freestone_stats::{Point, Snapshot, Verdict, diagnose, history};
+use random::Random;
 
 #[global_allocator]
 static GLOBAL: Freestone = Freestone::new();
@@ -57,28 +62,6 @@ const PROGRAMS: [Program; 12] = [
     Program { name: "growth_with_load", is: Verdict::GrowthWithLoad, run: growth_with_load },
 ];
 
-/// Steele, Lea and Flood's `SplitMix64`.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
-    }
-
-    /// From `low` to `high`.
-    fn between(&mut self, low: f64, high: f64) -> f64 {
-        low + (high - low) * (self.next() >> 11) as f64 / (1_u64 << 53) as f64
-    }
-}
-
 /// What every program has: a size, a seed, memory that it always holds, and two snapshots.
 struct Work {
     /// 1: small. More: so many times as large.
@@ -86,8 +69,8 @@ struct Work {
     random: Random,
     base: Vec<Vec<u8>>,
     began: Instant,
-    earlier: Option<Snapshot>,
-    later: Option<Snapshot>,
+    earlier: Option<(Snapshot, Sites)>,
+    later: Option<(Snapshot, Sites)>,
 }
 
 impl Work {
@@ -128,7 +111,7 @@ impl Work {
     }
 
     fn look(&mut self) {
-        self.earlier.get_or_insert_with(freestone_stats::snapshot);
+        self.earlier.get_or_insert_with(|| (freestone_stats::snapshot(), sites()));
     }
 
     /// Replaces some of what it always holds.
@@ -144,7 +127,7 @@ impl Work {
         thread::sleep(TICK);
         let progress = self.began.elapsed().as_secs_f64() / seconds;
         if progress >= 1.0 {
-            self.later = Some(freestone_stats::snapshot());
+            self.later = Some((freestone_stats::snapshot(), sites()));
             return None;
         }
         Some(progress)
@@ -460,7 +443,8 @@ fn program() {
     let number = PROGRAMS.iter().position(|program| program.name == case.program.name).expect("it is one of them") as u64;
     let mut work = Work::new(case.scale, Random(case.seed << 8 | number << 4 | case.scale as u64).next());
     (case.program.run)(&mut work);
-    let (earlier, later) = (work.earlier.expect("it was looked at"), work.later.expect("twice"));
+    let ((earlier, sites_before), (later, sites_after)) = (work.earlier.expect("it was looked at"), work.later.expect("twice"));
+    let leaks = freestone_stats::leaks(&sites_before, &sites_after);
     let diagnosis = diagnose(&earlier, &later);
     if let Some(directory) = std::env::var_os("VERDICT_POINTS") {
         let (first, last) = (Point::of(&earlier), Point::of(&later));
@@ -471,7 +455,11 @@ fn program() {
         }
         fs::write(std::path::Path::new(&directory).join(&name), text).expect("the directory is there");
     }
-    println!("{diagnosis}");
+    println!("{diagnosis}\n{leaks}");
+    if case.program.is != Verdict::LeakSuspected {
+        assert!(leaks.leaks.is_empty(), "a healthy program does not leak");
+        assert!(diagnosis.verdict == Verdict::LeakSuspected || diagnosis.sites.is_empty());
+    }
     println!("{VERDICT_IS}{}", diagnosis.verdict.key());
 }
 

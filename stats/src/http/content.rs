@@ -15,9 +15,12 @@ const VERDICT_REACH: Duration = Duration::from_mins(10);
 /// The live page, but for the nonce.
 const PAGE: &str = include_str!("ui.html");
 
+/// What draws its flame graph.
+const FLAME: &str = include_str!("flame.js");
+
 /// The live page, with the nonce that its script and its style need.
 pub(super) fn page(nonce: &str) -> String {
-    PAGE.replace("{{nonce}}", nonce)
+    PAGE.replace("{{nonce}}", nonce).replace("{{flame}}", FLAME)
 }
 
 /// A text that nobody can guess, for one answer: what the system's randomness and `SipHash` make of nothing.
@@ -104,11 +107,35 @@ pub(super) fn threads_json() -> String {
 }
 
 pub(super) fn verdict() -> String {
-    crate::verdict::recent(VERDICT_REACH).to_string()
+    format!("{}\n{}", crate::verdict::recent(VERDICT_REACH), crate::agreement())
 }
 
 pub(super) fn verdict_json() -> String {
     part("verdict", |document| document.verdict)
+}
+
+pub(super) fn tags() -> String {
+    crate::tag::report()
+}
+
+pub(super) fn tags_json() -> String {
+    json::Tags::now().to_json()
+}
+
+pub(super) fn leaks() -> String {
+    crate::leaks::recent(VERDICT_REACH).to_string()
+}
+
+pub(super) fn leaks_json() -> String {
+    json::Leaks::of(&crate::leaks::recent(VERDICT_REACH)).to_json()
+}
+
+pub(super) fn advice() -> String {
+    crate::advice().to_string()
+}
+
+pub(super) fn advice_json() -> String {
+    json::Advice::of(&crate::advice()).to_json()
 }
 
 pub(super) fn config() -> String {
@@ -155,7 +182,9 @@ mod tests {
     #[test]
     fn the_page_asks_for_nothing_from_elsewhere() {
         let page = page("0123");
-        assert!(!page.contains("{{"), "a nonce is left out");
+        for left_out in ["{{nonce}}", "{{flame}}"] {
+            assert!(!page.contains(left_out), "{left_out} is left out");
+        }
         for outside in ["http://", "https://", "//cdn", "@import", "url("] {
             // Names of XML, and what is in the page itself.
             let is_inside =

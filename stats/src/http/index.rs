@@ -2,25 +2,50 @@
 
 use std::fmt::Write as _;
 
+/// Where the profiles are, if they are mounted.
+const PROFILES: &str = "/debug/pprof/";
+
 /// Path, and what it is.
-const ROUTES: [(&str, &str); 10] = [
-    ("/debug/freestone/ui", "the live page: the heap over time, rates, the verdict, every class and thread"),
+const ROUTES: [(&str, &str); 15] = [
+    (
+        "/debug/freestone/ui",
+        "the live page: the heap over time, call sites as a flame graph, the verdict, every class and thread",
+    ),
     ("/debug/freestone/stats", "the report: where every byte is, what was asked for, what took its time"),
     ("/debug/freestone/ledger", "every byte of the process in one line; takes about 10 ms for every 4 GiB"),
     ("/debug/freestone/classes", "every size class in use"),
     ("/debug/freestone/threads", "what each thread has cached, and what it allocated"),
     ("/debug/freestone/verdict", "what is going on, in words, and what to do about it"),
+    ("/debug/freestone/tags", "what is on account of each tag"),
+    (
+        "/debug/freestone/leaks",
+        "call sites that took memory in the last ten minutes that does not come back, and others that grew",
+    ),
+    ("/debug/freestone/advice", "call sites that allocate more than they need to, and what would save it"),
     ("/debug/freestone/config", "the options in force"),
+    ("/debug/freestone/flame", "call sites as a tree of functions, in JSON; ?profile=peak, lifetimes, fragmentation, contention"),
     ("/debug/freestone/stats.json", "everything, in JSON; the others know ?format=json"),
     ("/debug/freestone/metrics", "for Prometheus: OpenMetrics, or its older text format, as it asks"),
+    (PROFILES, "profiles: which call sites have the memory; for go tool pprof, and as text"),
     ("/debug/freestone/release", "POST: gives free memory back to the system, and says how much"),
 ];
 
+/// What a router may have mounted besides.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Profiles {
+    Here,
+    Elsewhere,
+}
+
+fn routes(profiles: Profiles) -> impl Iterator<Item = (&'static str, &'static str)> + Clone {
+    ROUTES.into_iter().filter(move |(path, _)| profiles == Profiles::Here || *path != PROFILES)
+}
+
 /// For `curl`.
-pub(super) fn text(prefix: &str) -> String {
+pub(super) fn text(prefix: &str, profiles: Profiles) -> String {
     let mut text = "Freestone: what the memory of this process is doing.\n\n".to_owned();
-    let width = ROUTES.iter().map(|(path, _)| path.len()).max().unwrap_or_default();
-    for (path, meaning) in ROUTES {
+    let width = routes(profiles).map(|(path, _)| path.len()).max().unwrap_or_default();
+    for (path, meaning) in routes(profiles) {
         let _ = writeln!(text, "  {prefix}{path:<width$}  {meaning}");
     }
     let _ = writeln!(text, "\nTo give memory back: curl -X POST http://…{prefix}/debug/freestone/release");
@@ -28,10 +53,10 @@ pub(super) fn text(prefix: &str) -> String {
 }
 
 /// For browsers. The prefix comes from the program that mounts the router, not from the request.
-pub(super) fn html(prefix: &str, nonce: &str) -> String {
+pub(super) fn html(prefix: &str, profiles: Profiles, nonce: &str) -> String {
     let heap = crate::snapshot().heap;
     let mut rows = String::new();
-    for (path, meaning) in ROUTES {
+    for (path, meaning) in routes(profiles) {
         let link = if path.ends_with("/release") {
             format!("<code>{prefix}{path}</code>")
         } else {
@@ -52,7 +77,7 @@ pub(super) fn html(prefix: &str, nonce: &str) -> String {
     )
 }
 
-const STYLE: &str = "
+pub(super) const STYLE: &str = "
 :root { color-scheme: light dark; }
 body { margin: 0; font: 16px/1.5 system-ui, sans-serif; background: light-dark(#f6f5f2, #16181c); color: light-dark(#22252a, #e4e4e0); }
 main { max-width: 44rem; margin: 0 auto; padding: 2.5rem 1.25rem; }

@@ -34,13 +34,17 @@
 //! | `/debug/freestone/threads` | what each thread has cached |
 //! | `/debug/freestone/verdict` | what is going on, in words |
 //! | `/debug/freestone/config` | the options in force |
+//! | `/debug/freestone/flame` | a heap profile as a tree of functions, in JSON: what the page draws |
 //! | `POST /debug/freestone/release` | gives free memory back to the system, and says how much |
+//! | `/debug/pprof/` | an index of [profiles](crate::profile): which call sites have the memory |
+//! | `/debug/pprof/heap`, `allocs`, `peak`, `lifetimes`, `fragmentation`, `contention`, `delta` | for `go tool pprof`, and as text, JSON, flame graph |
+//! | `/debug/pprof/cmdline`, `/debug/pprof/symbol` | what `go tool pprof` asks besides |
 //!
-//! All but the page and the metrics know `?format=json`. `docs/http.md` has examples, and says what protects them.
+//! Above the profiles, all but the page and the metrics know `?format=json`. `docs/http.md` has examples, and says what protects them.
 //!
 //! # Who may ask
 //!
-//! Whoever reaches the port. There is no password: the server listens on the loopback only, unless [`Builder::allow_remote`] says otherwise, and
+//! Whoever reaches the port, and reads names of functions and the command line, too. There is no password: the server listens on the loopback only, unless [`Builder::allow_remote`] says otherwise, and
 //! refuses requests for names that nobody gave it, so that a web page cannot read it through the browser of somebody at this machine. A router that
 //! is mounted in a service is as open as that service: it belongs on the port for operators. `POST` is refused where a browser says that a page of
 //! another site sent it.
@@ -48,16 +52,19 @@
 //! # What it costs
 //!
 //! The thread sleeps while nobody asks. It serves 64 connections at a time; those beyond are told so and closed. A request is at most 16 KiB and has
-//! ten seconds to arrive, a connection lasts a minute at most, and one answer is made at a time, so that ten thousand connections take no more memory
+//! ten seconds to arrive, a connection lasts a minute at most (longer only for a profile with `seconds=`, of which eight may be waited for), and one answer is made at a time, so that ten thousand connections take no more memory
 //! than 64 do.
 
 mod content;
+mod flame;
 mod guard;
 mod index;
+mod naming;
 mod negotiate;
+mod pprof;
 mod routes;
 mod server;
 
-pub use routes::{debug_router, router};
+pub use routes::{debug_router, pprof_router, router};
 pub(crate) use server::start_from_environment;
 pub use server::{Builder, ServeError, Server, serve};

@@ -19,21 +19,25 @@ fn is_refusal(parameter: &str) -> bool {
     key.trim_end().eq_ignore_ascii_case("q") && weight.trim().parse() == Ok(0.0)
 }
 
-/// The value of `format=` in a query: one of `known`, or the first of them where there is no query; that may be empty, for addresses that
-/// choose otherwise. Anything else is refused with a sentence
-/// that repeats nothing of what was sent.
+/// The value of `format=` in a query.
 pub(super) fn format(uri: &Uri, known: &'static [&'static str]) -> Result<&'static str, String> {
+    choice(uri, "format", known)
+}
+
+/// The value of `key=` in a query: one of `known`, or the first of them where there is no query; that may be empty, for addresses that choose
+/// otherwise. Anything else is refused with a sentence that repeats nothing of what was sent.
+pub(super) fn choice(uri: &Uri, key: &str, known: &'static [&'static str]) -> Result<&'static str, String> {
     let mut chosen = known.first().copied().unwrap_or_default();
     for pair in uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
-        let value = pair.strip_prefix("format=").filter(|value| !value.is_empty());
+        let value = pair.strip_prefix(key).and_then(|rest| rest.strip_prefix('=')).filter(|value| !value.is_empty());
         let value = value.and_then(|value| known.iter().find(|known| **known == value));
-        chosen = value.ok_or_else(|| misunderstood(known))?;
+        chosen = value.ok_or_else(|| misunderstood(key, known))?;
     }
     Ok(chosen)
 }
 
-fn misunderstood(known: &[&str]) -> String {
-    let choices: Vec<String> = known.iter().filter(|known| !known.is_empty()).map(|known| format!("format={known}")).collect();
+fn misunderstood(key: &str, known: &[&str]) -> String {
+    let choices: Vec<String> = known.iter().filter(|known| !known.is_empty()).map(|known| format!("{key}={known}")).collect();
     if choices.is_empty() {
         return "this address takes no parameters".to_owned();
     }

@@ -9,11 +9,13 @@ use axum::routing::{MethodRouter, any, get, post};
 use axum::{Extension, Router};
 use tokio::sync::Semaphore;
 
-use super::{content, guard, index, negotiate};
+use super::index::Profiles;
+use super::{content, flame, guard, index, negotiate, pprof};
 use crate::openmetrics;
 
 /// All routes, for a service that has neither `/` nor `/metrics`, or to be nested: `.nest("/internal", router())`. Two routes with one path
-/// stop an `axum` program when it starts; [`debug_router`] has nothing outside of `/debug/freestone`.
+/// stop an `axum` program when it starts; [`debug_router`] has nothing outside of `/debug/freestone`, and [`pprof_router`] nothing outside of
+/// `/debug/pprof`.
 ///
 /// Answers that take long are made on threads of the runtime for such work, one at a time.
 ///
@@ -33,7 +35,18 @@ pub fn router() -> Router {
 ///     axum::Router::new().route("/", get(|| async { "hello" })).merge(freestone_stats::http::debug_router());
 /// ```
 pub fn debug_router() -> Router {
-    routes(Place::Runtime, Router::new())
+    routes(Place::Runtime, Profiles::Elsewhere, Router::new())
+}
+
+/// The routes below `/debug/pprof`: profiles, where `go tool pprof` looks for them. They are in [`router`], too.
+///
+/// ```
+/// use freestone_stats::http;
+///
+/// let service: axum::Router = axum::Router::new().merge(http::debug_router()).merge(http::pprof_router());
+/// ```
+pub fn pprof_router() -> Router {
+    pprof::routes(Place::Runtime)
 }
 
 /// All routes, for the server that has a thread of its own; and an answer for every other address.
@@ -45,13 +58,14 @@ pub(super) fn of_own_server() -> Router {
 }
 
 fn whole(place: Place) -> Router {
-    routes(place, Router::new().route("/", read(index)).route("/metrics", read(metrics)))
+    let root = Router::new().route("/", index(Profiles::Here)).route("/metrics", read(metrics));
+    routes(place, Profiles::Here, root).merge(pprof::routes(place))
 }
 
-fn routes(place: Place, more: Router<Place>) -> Router {
+fn routes(place: Place, profiles: Profiles, more: Router<Place>) -> Router {
     let routes = more
-        .route("/debug/freestone", read(index))
-        .route("/debug/freestone/", read(index))
+        .route("/debug/freestone", index(profiles))
+        .route("/debug/freestone/", index(profiles))
         .route("/debug/freestone/metrics", read(metrics))
         .route("/debug/freestone/ui", read(page))
         .route("/debug/freestone/stats", read(stats))
@@ -60,7 +74,11 @@ fn routes(place: Place, more: Router<Place>) -> Router {
         .route("/debug/freestone/classes", read(classes))
         .route("/debug/freestone/threads", read(threads))
         .route("/debug/freestone/verdict", read(verdict))
+        .route("/debug/freestone/tags", read(tags))
+        .route("/debug/freestone/leaks", read(leaks))
+        .route("/debug/freestone/advice", read(advice))
         .route("/debug/freestone/config", read(config))
+        .route("/debug/freestone/flame", read(flame))
         .route("/debug/freestone/release", only("POST, OPTIONS", post(release)));
     finished(routes.with_state(place))
 }
@@ -71,12 +89,12 @@ fn finished(routes: Router) -> Router {
 }
 
 /// A route that is read: GET, HEAD (which `axum` makes of it), OPTIONS.
-fn read<H: axum::handler::Handler<T, Place>, T: 'static>(handler: H) -> MethodRouter<Place> {
+pub(super) fn read<H: axum::handler::Handler<T, Place>, T: 'static>(handler: H) -> MethodRouter<Place> {
     only("GET, HEAD, OPTIONS", get(handler))
 }
 
 /// Other methods hear which there are.
-fn only(allowed: &'static str, route: MethodRouter<Place>) -> MethodRouter<Place> {
+pub(super) fn only(allowed: &'static str, route: MethodRouter<Place>) -> MethodRouter<Place> {
     route.fallback(move |method: Method| async move {
         if method == Method::OPTIONS {
             (StatusCode::NO_CONTENT, [(ALLOW, allowed)]).into_response()
@@ -89,7 +107,7 @@ fn only(allowed: &'static str, route: MethodRouter<Place>) -> MethodRouter<Place
 
 /// Where answers are made that take long.
 #[derive(Clone, Copy)]
-enum Place {
+pub(super) enum Place {
     /// Here: the thread has nothing else to do.
     OwnThread,
     /// On a thread of the runtime for such work: others wait for this one.
@@ -98,7 +116,7 @@ enum Place {
 
 impl Place {
     /// Does what takes long, once at a time in the whole process: reading the ledger holds a lock of the kernel that `mmap` waits for.
-    async fn work<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
+    pub(super) async fn work<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
         static TURN: Semaphore = Semaphore::const_new(1);
         static QUEUE: Semaphore = Semaphore::const_new(QUEUE_MAX);
         match self {
@@ -124,7 +142,7 @@ impl Place {
 const QUEUE_MAX: usize = 32;
 
 /// No, and why: one sentence.
-struct Refusal(StatusCode, String);
+pub(super) struct Refusal(pub StatusCode, pub String);
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
@@ -136,13 +154,13 @@ impl IntoResponse for Refusal {
     }
 }
 
-type Answer = Result<Response, Refusal>;
+pub(super) type Answer = Result<Response, Refusal>;
 
 /// The forms of most answers; the first is the one of an address without a query.
 const FORMS: &[&str] = &["text", "json"];
 
 /// In which form? A query that is not understood is refused.
-fn form(uri: &Uri, known: &'static [&'static str]) -> Result<&'static str, Refusal> {
+pub(super) fn form(uri: &Uri, known: &'static [&'static str]) -> Result<&'static str, Refusal> {
     negotiate::format(uri, known).map_err(|why| Refusal(StatusCode::BAD_REQUEST, why))
 }
 
@@ -183,8 +201,26 @@ async fn verdict(State(place): State<Place>, uri: Uri) -> Answer {
     one_of(place, &uri, content::verdict, content::verdict_json).await
 }
 
+async fn tags(State(place): State<Place>, uri: Uri) -> Answer {
+    one_of(place, &uri, content::tags, content::tags_json).await
+}
+
+async fn leaks(State(place): State<Place>, uri: Uri) -> Answer {
+    one_of(place, &uri, content::leaks, content::leaks_json).await
+}
+
+async fn advice(State(place): State<Place>, uri: Uri) -> Answer {
+    one_of(place, &uri, content::advice, content::advice_json).await
+}
+
 async fn config(State(place): State<Place>, uri: Uri) -> Answer {
     one_of(place, &uri, content::config, content::config_json).await
+}
+
+/// What the live page draws as a flame graph.
+async fn flame(State(place): State<Place>, uri: Uri) -> Answer {
+    let kind = negotiate::choice(&uri, "profile", flame::PROFILES).map_err(|why| Refusal(StatusCode::BAD_REQUEST, why))?;
+    place.work(move || flame::json(kind)).await.map(json)
 }
 
 /// `OpenMetrics` to those who name it; to everybody else the older text format of Prometheus, which browsers show and all scrapers read.
@@ -211,14 +247,17 @@ async fn release(State(place): State<Place>, uri: Uri, headers: HeaderMap) -> An
     })
 }
 
-async fn index(nested: Option<Extension<NestedPath>>, uri: Uri, headers: HeaderMap) -> Answer {
-    form(&uri, &[""])?;
-    let prefix = nested.as_ref().map_or("", |nested| nested.as_str().trim_end_matches('/'));
-    if negotiate::names(&headers, "text/html") {
-        let nonce = content::nonce();
-        return Ok((policy(&nonce), Html(index::html(prefix, &nonce))).into_response());
-    }
-    Ok(index::text(prefix).into_response())
+/// An index, with or without the profiles.
+fn index(profiles: Profiles) -> MethodRouter<Place> {
+    read(move |nested: Option<Extension<NestedPath>>, uri: Uri, headers: HeaderMap| async move {
+        form(&uri, &[""])?;
+        let prefix = nested.as_ref().map_or("", |nested| nested.as_str().trim_end_matches('/'));
+        if negotiate::names(&headers, "text/html") {
+            let nonce = content::nonce();
+            return Ok((policy(&nonce), Html(index::html(prefix, profiles, &nonce))).into_response());
+        }
+        Answer::Ok(index::text(prefix, profiles).into_response())
+    })
 }
 
 async fn page(uri: Uri) -> Answer {
@@ -228,7 +267,7 @@ async fn page(uri: Uri) -> Answer {
 }
 
 /// What the browser may do with a page of ours: run what came with it, ask where it came from, and nothing else.
-fn policy(nonce: &str) -> [(HeaderName, String); 1] {
+pub(super) fn policy(nonce: &str) -> [(HeaderName, String); 1] {
     let name = HeaderName::from_static("content-security-policy");
     let policy = format!(
         "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; img-src data:; \
@@ -238,7 +277,7 @@ fn policy(nonce: &str) -> [(HeaderName, String); 1] {
 }
 
 /// Headers that keep answers out of caches, out of pages of other sites, and out of a browser's guesses.
-async fn fence(request: Request, next: Next) -> Response {
+pub(super) async fn fence(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -257,8 +296,8 @@ async fn fence(request: Request, next: Next) -> Response {
     response
 }
 
-/// No route reads a body, so nobody need send one.
-async fn without_body(request: Request, next: Next) -> Response {
+/// These routes read no body, so nobody need send one.
+pub(super) async fn without_body(request: Request, next: Next) -> Response {
     use axum::body::HttpBody;
     if request.body().is_end_stream() {
         return next.run(request).await;

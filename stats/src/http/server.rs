@@ -14,22 +14,23 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{guard, routes};
 
@@ -47,9 +48,9 @@ const BUFFER_BYTES_MAX: usize = 32 << 10;
 /// requests of the live page; scrapers come back with a new connection.
 const HEAD_WAIT: Duration = Duration::from_secs(10);
 /// After so long a connection is closed behind the answer that is under way. Whoever wants more connects again.
-const CONNECTION_LIFE: Duration = Duration::from_mins(1);
-/// A client that does not take its answer for so long after that will not get it.
-const FAREWELL: Duration = Duration::from_secs(5);
+const CONNECTION_LIFE: Duration = if cfg!(test) { Duration::from_secs(1) } else { Duration::from_mins(1) };
+/// A client that does not take its answer for so long after that, or after what it asked to wait for, will not get it.
+const FAREWELL: Duration = if cfg!(test) { Duration::from_secs(1) } else { Duration::from_secs(5) };
 /// When no connection can be accepted (no file descriptors, no memory) the next try is so much later.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -308,13 +309,39 @@ async fn serve_one(stream: TcpStream, routes: Router, place: OwnedSemaphorePermi
         .max_header_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX)
         .max_buf_size(BUFFER_BYTES_MAX);
+    let patience = Patience::new();
+    let routes = routes.layer(Extension(patience.clone()));
     let mut connection = pin!(protocol.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes)));
     // Errors are the client's: it went away, or spoke something else.
     if timeout(CONNECTION_LIFE, connection.as_mut()).await.is_err() {
         connection.as_mut().graceful_shutdown();
-        let _ = timeout(FAREWELL, connection).await;
+        let _ = timeout_at(patience.until().max(Instant::now()) + FAREWELL, connection).await;
     }
     drop(place);
+}
+
+/// Until when a connection is to be kept for an answer that is waited for on purpose. A request finds it among its extensions.
+#[derive(Clone, Debug)]
+pub(super) struct Patience {
+    began: Instant,
+    extra_ms: Arc<AtomicU64>,
+}
+
+impl Patience {
+    fn new() -> Self {
+        Self { began: Instant::now(), extra_ms: Arc::default() }
+    }
+
+    /// The answer that is under way takes so long from now on.
+    pub(super) fn extend(&self, wait: Duration) {
+        let end = self.began.elapsed() + wait;
+        // Relaxed, here and below: whoever writes and whoever reads are one task of one thread.
+        self.extra_ms.fetch_max(u64::try_from(end.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn until(&self) -> Instant {
+        self.began + Duration::from_millis(self.extra_ms.load(Ordering::Relaxed))
+    }
 }
 
 /// Says why and closes, without waiting for anything: the few bytes fit into the kernel's buffer.
@@ -344,5 +371,23 @@ mod tests {
         let answer = std::str::from_utf8(BUSY).expect("text");
         let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
         assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{} bytes of body", body.len());
+    }
+
+    #[test]
+    fn a_connection_outlives_its_time_for_what_is_waited_for_on_purpose() {
+        let server = serve("127.0.0.1:0").expect("the loopback can be had");
+        let waited = CONNECTION_LIFE + FAREWELL + Duration::from_secs(2);
+        let said = ["/debug/pprof/heap?seconds=", "/debug/freestone/stats?ignored="].map(|path| {
+            let mut stream = std::net::TcpStream::connect(server.address()).expect("a server that listens");
+            let seconds = waited.as_secs();
+            write!(stream, "GET {path}{seconds} HTTP/1.1\r\nhost: localhost\r\n\r\n").expect("a server that listens");
+            // The connection is kept open, and closed behind the answer.
+            let mut said = Vec::new();
+            stream.read_to_end(&mut said).expect("an answer");
+            String::from_utf8_lossy(&said).into_owned()
+        });
+        assert!(said[0].starts_with("HTTP/1.1 200 OK\r\n"), "{}", said[0]);
+        assert!(said[0].contains("filename=\"heap-delta\""), "{}", said[0]);
+        assert!(said[1].starts_with("HTTP/1.1 400 "), "{}", said[1]);
     }
 }

@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 
+use crate::random::Random;
+
 use super::*;
 
 const PAGE: u64 = PAGE_BYTES as u64;
@@ -254,25 +256,13 @@ fn large_blocks_of_glibc_are_found_by_their_headers() {
     }
 }
 
-/// `SplitMix64`.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) % bound as u64) as usize
-    }
-
-    fn ranges(&mut self) -> Vec<Range<usize>> {
-        let one = |random: &mut Self| {
-            let start = BASE + random.below(400) * PAGE_BYTES;
-            start..start + random.below(60) * PAGE_BYTES
-        };
-        (0..self.below(6)).map(|_| one(self)).collect()
-    }
+fn ranges(random: &mut Random) -> Vec<Range<usize>> {
+    let count = random.below(6);
+    let mut one = || {
+        let start = BASE + random.below(400) * PAGE_BYTES;
+        start..start + random.below(60) * PAGE_BYTES
+    };
+    (0..count).map(|_| one()).collect()
 }
 
 /// Whatever is known, and however wrong: every byte has one owner, or none. `owners` checks that.
@@ -283,8 +273,8 @@ fn nothing_is_lost_or_counted_twice() {
     let mut random = Random(seed);
     for _ in 0..2000 {
         let mut known = Known {
-            heap: in_order(random.ranges()),
-            static_data: in_order(random.ranges()),
+            heap: in_order(ranges(&mut random)),
+            static_data: in_order(ranges(&mut random)),
             arena_bytes: random.below(2) << 20,
             block_mapping_bytes: random.below(2) << 20,
             ..Known::default()

@@ -83,7 +83,7 @@ pub(super) fn total(source: &mut dyn Read) -> io::Result<Option<Mapping>> {
 }
 
 /// Calls `each` for every line, without its end.
-pub(super) fn each_line(source: &mut dyn Read, each: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+pub(crate) fn each_line(source: &mut dyn Read, each: &mut dyn FnMut(&[u8])) -> io::Result<()> {
     let mut buffer = [0; LINE_BYTES_MAX];
     let mut filled = 0;
     // The rest of a line that was cut.

@@ -11,6 +11,7 @@ use super::format::{
 use super::writer::{Writer, header_page};
 use super::{BYTES_MIN, Ending, LimitKind, ReadError, Recording, What};
 use crate::Snapshot;
+use crate::random::Random;
 
 /// Gives every field another value, none of them implausible.
 struct Fill(u64);
@@ -262,19 +263,6 @@ fn of_a_file_that_was_cut_short_the_rest_is_read() {
         assert_eq!(numbers(&recording), (1..=snapshots as u64).collect::<Vec<_>>(), "{bytes} bytes");
         assert_eq!(recording.missing_bytes, (whole.len() - bytes) as u64);
         assert_eq!(recording.torn, 0);
-    }
-}
-
-/// A generator that a seed replays: `SplitMix64`.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ mixed >> 31) % bound as u64) as usize
     }
 }
 

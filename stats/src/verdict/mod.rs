@@ -30,6 +30,8 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use freestone::anomaly::Anomaly;
 
+use crate::frames::Names;
+use crate::leaks::{self, Growth};
 use crate::{Point, Snapshot, history};
 
 pub use rules::Thresholds;
@@ -225,7 +227,7 @@ impl fmt::Display for Grown {
     }
 }
 
-/// The verdict and what led to it. Prints as six lines at most.
+/// The verdict and what led to it. Prints as six lines at most, and where a leak is suspected, with the call sites that it is at.
 #[derive(Clone, PartialEq, Debug)]
 #[non_exhaustive]
 pub struct Diagnosis {
@@ -244,6 +246,9 @@ pub struct Diagnosis {
     /// Where the program holds more than it did, by size class, the most first: up to three. Empty where nothing grows that is the heap's, and where
     /// only points are known ([`judge`]).
     pub grown: Vec<Grown>,
+    /// Call sites that have grown meanwhile and do not shrink again, the worst first: up to three. Empty where no leak is suspected, in verdicts on other
+    /// processes, and where sampling is off.
+    pub sites: Vec<Growth>,
     /// What rules about anomalies found between the first and the last; for [`recent`], the worst of each kind that the
     /// [`history`] noticed. Empty where only points are known.
     pub anomalies: Vec<Anomaly>,
@@ -277,6 +282,11 @@ impl fmt::Display for Diagnosis {
             let grown: Vec<String> = self.grown.iter().map(Grown::to_string).collect();
             writeln!(f, "  most of it in {}", grown.join(", "))?;
         }
+        let mut names = Names::new();
+        for (place, site) in self.sites.iter().enumerate() {
+            write!(f, "  {}. ", place + 1)?;
+            site.write(f, &mut names)?;
+        }
         writeln!(f, "  {}", self.advice)?;
         let mut also: Vec<String> =
             self.findings.iter().skip(1).map(|found| format!("{}, {}", found.verdict, ByteSize(found.bytes))).collect();
@@ -308,8 +318,21 @@ pub fn diagnose(earlier: &Snapshot, later: &Snapshot) -> Diagnosis {
     let mut points = vec![first];
     points.extend(history::points().into_iter().filter(|point| first.at_ns < point.at_ns && point.at_ns < last.at_ns));
     points.push(last);
-    with_snapshots(judge(&points), earlier, later)
+    with_sites(with_snapshots(judge(&points), earlier, later), first.at_ns)
 }
+
+/// Names the call sites of a suspected leak, as they are now.
+fn with_sites(diagnosis: Diagnosis, begin_ns: u64) -> Diagnosis {
+    if diagnosis.verdict != Verdict::LeakSuspected {
+        return diagnosis;
+    }
+    let sites = leaks::suspects(begin_ns);
+    let advice = if sites.is_empty() { diagnosis.advice } else { ADVICE_WITH_SITES.to_owned() };
+    Diagnosis { advice, sites, ..diagnosis }
+}
+
+/// What to do about a leak of which the place is known.
+const ADVICE_WITH_SITES: &str = "Look at what keeps the blocks from there: a collection without a bound looks the same.";
 
 /// Names what happened in a series of snapshots of another process, such as the flight recorder has: the first is the earliest.
 #[must_use]
@@ -370,5 +393,5 @@ pub fn recent(reach: Duration) -> Diagnosis {
             None => anomalies.push(noticed.anomaly),
         }
     }
-    Diagnosis { anomalies, ..judge(&points) }
+    with_sites(Diagnosis { anomalies, ..judge(&points) }, since_ns.max(points[0].at_ns))
 }

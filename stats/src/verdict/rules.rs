@@ -593,6 +593,7 @@ pub(super) fn judge(by: &Thresholds, points: &[Point]) -> Diagnosis {
         figures: case.figures(verdict),
         findings,
         grown: Vec::new(),
+        sites: Vec::new(),
         anomalies: Vec::new(),
         interval: Duration::from_secs_f64(series.duration()),
         points: series.points.len(),

@@ -3,26 +3,13 @@
 
 use super::*;
 use crate::Resident;
+use crate::random::Random;
 
 const MIB: f64 = 1_048_576.0;
 
-/// Steele, Lea and Flood's `SplitMix64`.
-struct Random(u64);
-
-impl Random {
-    /// From 0 to 1.
-    fn next(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
-    }
-
-    /// About 0, most of the time within 1.
-    fn noise(&mut self) -> f64 {
-        (0..4).map(|_| self.next() - 0.5).sum()
-    }
+/// About 0, most of the time within 1.
+fn noise(random: &mut Random) -> f64 {
+    (0..4).map(|_| random.part() - 0.5).sum()
 }
 
 /// What a process is like at a moment, in MiB and per second.
@@ -92,34 +79,34 @@ type Doing = fn(f64, &mut Random) -> Vec<Point>;
 const CASES: &[(&str, Verdict, Doing)] = &[
     ("nothing", Verdict::Steady, |scale, _| series(scale, 300, |_| CALM)),
     ("a true leak", Verdict::LeakSuspected, |scale, random| {
-        series(scale, 300, |time| State { live: 40.0 + 20.0 * time + random.noise(), ..CALM })
+        series(scale, 300, |time| State { live: 40.0 + 20.0 * time + noise(random), ..CALM })
     }),
     ("a leak that begins with the program", Verdict::LeakSuspected, |scale, random| {
         series(scale, 300, |time| {
             let base = if time < 0.02 { 1.0 } else { 40.0 };
-            State { live: base + 15.0 * time + random.noise() * 0.5, ..CALM }
+            State { live: base + 15.0 * time + noise(random) * 0.5, ..CALM }
         })
     }),
     ("a small leak without noise", Verdict::LeakSuspected, |scale, _| {
         series(scale, 300, |time| State { live: 40.0 + 1.5 * time, ..CALM })
     }),
     ("a slow leak in noise", Verdict::LeakSuspected, |scale, random| {
-        series(scale, 300, |time| State { live: 40.0 + 10.0 * time + 20.0 * random.next(), ..CALM })
+        series(scale, 300, |time| State { live: 40.0 + 10.0 * time + 20.0 * random.part(), ..CALM })
     }),
     ("a leak below teeth", Verdict::LeakSuspected, |scale, _| {
         series(scale, 300, |time| State { live: 40.0 + 12.0 * time + 20.0 * (time * 30.0).fract(), ..CALM })
     }),
     ("a leak at a load that rises", Verdict::LeakSuspected, |scale, random| {
         series(scale, 300, |time| State {
-            live: 40.0 + 30.0 * (time + time * time) + random.noise(),
-            turnover: 10.0 * (1.0 + 2.0 * time) + random.noise(),
+            live: 40.0 + 30.0 * (time + time * time) + noise(random),
+            turnover: 10.0 * (1.0 + 2.0 * time) + noise(random),
             ..CALM
         })
     }),
     ("a leak among blocks of all sizes", Verdict::LeakSuspected, |scale, random| {
         let mut sizes = 0.0;
         series(scale, 300, |time| {
-            sizes = 0.97 * sizes + 0.5 * random.noise();
+            sizes = 0.97 * sizes + 0.5 * noise(random);
             State { live: 40.0 + 16.0 * time + sizes, blocks: 160.0 + 64.0 * time, ..CALM }
         })
     }),
@@ -127,21 +114,21 @@ const CASES: &[(&str, Verdict, Doing)] = &[
         series(scale, 300, |time| State { live: 40.0 + 12.0 * time + 24.0 * (time * 6.0).fract(), ..CALM })
     }),
     ("one tooth, and most of the next", Verdict::Steady, |scale, random| {
-        let drop = 0.05 + 0.1 * random.next();
+        let drop = 0.05 + 0.1 * random.part();
         series(scale, 300, |time| {
             let tooth = 40.0 * (time - drop + 0.99).fract();
             State { live: 40.0 + tooth, ..CALM }
         })
     }),
     ("teeth", Verdict::Steady, |scale, random| {
-        let (count, begin) = (2.0 + 60.0 * random.next(), random.next());
+        let (count, begin) = (2.0 + 60.0 * random.part(), random.part());
         series(scale, 300, |time| {
             let tooth = 40.0 * (time * count + begin).fract();
             State { live: 40.0 + tooth, dirty: 44.0 - tooth, ..CALM }
         })
     }),
     ("a burst", Verdict::Steady, |scale, random| {
-        let begin = 0.1 + 0.6 * random.next();
+        let begin = 0.1 + 0.6 * random.part();
         series(scale, 300, |time| {
             let after = time - begin;
             match after {
@@ -152,54 +139,54 @@ const CASES: &[(&str, Verdict, Doing)] = &[
         })
     }),
     ("a cache that fills to a bound", Verdict::Steady, |scale, random| {
-        let full_at = 0.1 + 0.4 * random.next();
-        series(scale, 300, |time| State { live: 40.0 + 80.0 * (time / full_at).min(1.0) + random.noise() * 0.2, ..CALM })
+        let full_at = 0.1 + 0.4 * random.part();
+        series(scale, 300, |time| State { live: 40.0 + 80.0 * (time / full_at).min(1.0) + noise(random) * 0.2, ..CALM })
     }),
     ("a cache that fills to a bound, in noise", Verdict::Steady, |scale, random| {
-        let full_at = 0.1 + 0.3 * random.next();
-        series(scale, 300, |time| State { live: 40.0 + 15.0 * (time / full_at).min(1.0) + 12.0 * random.next(), ..CALM })
+        let full_at = 0.1 + 0.3 * random.part();
+        series(scale, 300, |time| State { live: 40.0 + 15.0 * (time / full_at).min(1.0) + 12.0 * random.part(), ..CALM })
     }),
     ("a queue that is full and empty all the time", Verdict::Steady, |scale, random| {
-        series(scale, 300, |_| State { live: 40.0 + 40.0 * random.next(), ..CALM })
+        series(scale, 300, |_| State { live: 40.0 + 40.0 * random.part(), ..CALM })
     }),
     ("a cache that fills ever slower", Verdict::Steady, |scale, random| {
-        let speed = 5.0 + 10.0 * random.next();
-        series(scale, 300, |time| State { live: 40.0 + 80.0 * (1.0 - (-time * speed).exp()) + random.noise() * 0.2, ..CALM })
+        let speed = 5.0 + 10.0 * random.part();
+        series(scale, 300, |time| State { live: 40.0 + 80.0 * (1.0 - (-time * speed).exp()) + noise(random) * 0.2, ..CALM })
     }),
     ("a cache that evicts at random", Verdict::Steady, |scale, random| {
-        let speed = 5.0 + 5.0 * random.next();
+        let speed = 5.0 + 5.0 * random.part();
         series(scale, 300, |time| {
             let full = 1.0 - (-time * speed).exp();
-            State { live: 40.0 + 80.0 * full + random.noise() * 0.2, turnover: 8.0 * full, ..CALM }
+            State { live: 40.0 + 80.0 * full + noise(random) * 0.2, turnover: 8.0 * full, ..CALM }
         })
     }),
     ("free pages that are on their way back", Verdict::Steady, |scale, _| {
         series(scale, 300, |time| State { dirty: 200.0 - 140.0 * time, ..CALM })
     }),
     ("pinned pages", Verdict::Fragmentation, |scale, random| {
-        let wave = random.next() * 6.0;
+        let wave = random.part() * 6.0;
         series(scale, 300, |time| State { live: 12.0 + (time * 40.0 + wave).sin(), holes: 70.0, ..CALM })
     }),
     ("retain:keep", Verdict::Retention, |scale, random| {
-        let end = 0.1 + 0.5 * random.next();
+        let end = 0.1 + 0.5 * random.part();
         series(scale, 300, |time| {
             let (live, dirty) = if time < end { (150.0, 4.0) } else { (40.0, 114.0) };
             State { live, dirty, settles_ms: Point::KEPT, ..CALM }
         })
     }),
     ("nobody gives back", Verdict::Retention, |scale, random| {
-        let end = 0.1 + 0.5 * random.next();
+        let end = 0.1 + 0.5 * random.part();
         series(scale, 300, |time| if time < end { State { live: 150.0, ..CALM } } else { State { dirty: 114.0, ..CALM } })
     }),
     ("caches of many threads", Verdict::Retention, |scale, random| {
-        let cached = 30.0 + 30.0 * random.next();
+        let cached = 30.0 + 30.0 * random.part();
         series(scale, 300, |_| State { live: 10.0, cached, holes: 20.0, threads: 200, ..CALM })
     }),
     ("a library in C grows", Verdict::NotOurs, |scale, random| {
-        series(scale, 300, |time| State { others: 1.0 + 40.0 * time, live: 40.0 + random.noise(), ..CALM })
+        series(scale, 300, |time| State { others: 1.0 + 40.0 * time, live: 40.0 + noise(random), ..CALM })
     }),
     ("files are mapped", Verdict::NotOurs, |scale, random| {
-        series(scale, 300, |time| State { files: 5.0 + 60.0 * time, live: 40.0 + random.noise(), ..CALM })
+        series(scale, 300, |time| State { files: 5.0 + 60.0 * time, live: 40.0 + noise(random), ..CALM })
     }),
     ("memory that was taken before is touched", Verdict::Steady, |scale, _| {
         let mut points = series(scale, 300, |_| State { live: 400.0, ..CALM });
@@ -210,30 +197,30 @@ const CASES: &[(&str, Verdict, Doing)] = &[
         points
     }),
     ("steady churn", Verdict::Steady, |scale, random| {
-        series(scale, 300, |_| State { live: 40.0 + 3.0 * random.noise(), turnover: 500.0, ..CALM })
+        series(scale, 300, |_| State { live: 40.0 + 3.0 * noise(random), turnover: 500.0, ..CALM })
     }),
     ("sessions are opened", Verdict::GrowthWithLoad, |scale, random| {
         series(scale, 300, |time| {
             let sessions = 1.0 + 3.0 * time;
-            State { live: 10.0 + 20.0 * sessions + random.noise(), turnover: 10.0 * sessions + random.noise(), ..CALM }
+            State { live: 10.0 + 20.0 * sessions + noise(random), turnover: 10.0 * sessions + noise(random), ..CALM }
         })
     }),
     ("sessions are opened, and do little", Verdict::GrowthWithLoad, |scale, random| {
         series(scale, 300, |time| {
             let sessions = 1.0 + 3.0 * time;
-            State { live: 10.0 + 20.0 * sessions + 0.1 * random.noise(), turnover: 0.1 * sessions, ..CALM }
+            State { live: 10.0 + 20.0 * sessions + 0.1 * noise(random), turnover: 0.1 * sessions, ..CALM }
         })
     }),
     ("threads are started", Verdict::GrowthWithLoad, |scale, random| {
         series(scale, 300, |time| {
             let threads = 10.0 + 40.0 * time;
-            State { live: 4.0 + threads + random.noise(), threads: threads as u32, ..CALM }
+            State { live: 4.0 + threads + noise(random), threads: threads as u32, ..CALM }
         })
     }),
     ("the load rises and stays", Verdict::GrowthWithLoad, |scale, random| {
         series(scale, 300, |time| {
             let load = 1.0 + 2.0 * (time * 1.6).min(1.0);
-            State { live: 10.0 + 20.0 * load + random.noise(), turnover: 10.0 * load + 0.3 * random.noise(), ..CALM }
+            State { live: 10.0 + 20.0 * load + noise(random), turnover: 10.0 * load + 0.3 * noise(random), ..CALM }
         })
     }),
 ];
@@ -264,7 +251,7 @@ fn a_walk_at_random_is_seldom_called_a_leak() {
         let mut random = Random(seed << 32);
         let mut live: f64 = 40.0;
         let points = series(1.0, 300, |_| {
-            live = (live + random.noise()).max(10.0);
+            live = (live + noise(&mut random)).max(10.0);
             State { live, ..CALM }
         });
         judge(&points)
@@ -364,7 +351,7 @@ fn a_process_that_was_started_anew_is_looked_at_alone() {
 fn more_points_are_surer() {
     let of = |count: usize| {
         let mut random = Random(5);
-        judge(&series(1.0, count, |time| State { live: 40.0 + 40.0 * time + 0.1 * random.noise(), ..CALM }))
+        judge(&series(1.0, count, |time| State { live: 40.0 + 40.0 * time + 0.1 * noise(&mut random), ..CALM }))
     };
     let confidence = [1, 15, 300].map(|count| of(count).confidence);
     assert_eq!(confidence, [Confidence::Low, Confidence::Medium, Confidence::High]);
@@ -396,7 +383,7 @@ fn keys_are_what_they_were() {
 #[test]
 fn it_prints_what_one_wants_to_know() {
     let mut random = Random(1);
-    let text = judge(&series(1.0, 300, |time| State { live: 40.0 + 20.0 * time + 0.1 * random.noise(), ..CALM })).to_string();
+    let text = judge(&series(1.0, 300, |time| State { live: 40.0 + 20.0 * time + 0.1 * noise(&mut random), ..CALM })).to_string();
     assert!(text.starts_with("leak suspected (high confidence: 301 points in 300.0 s)\n"), "{text}");
     assert!(text.contains("live before 40."), "{text}");
     assert!(text.contains("floor growth 19."), "{text}");

@@ -1,5 +1,7 @@
 //! A browser to look at pages with: headless Chromium, spoken to by the `DevTools` protocol over pipes.
 
+#![allow(dead_code, reason = "each test takes its part of this file")]
+
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -102,7 +104,7 @@ impl Browser {
             std::thread::sleep(Duration::from_millis(100));
         }
         let status = self.evaluate("document.body.dataset.state + ': ' + document.getElementById('status').textContent");
-        panic!("never came true: {expression}; the page says {status}");
+        panic!("never came true: {expression}; the page says {status}; {:?}", self.complaints(Network::Heard));
     }
 
     /// Presses a key where the focus is.
@@ -148,6 +150,19 @@ impl Browser {
         complaints
     }
 }
+
+/// The contrast of every text with what is behind it, as WCAG counts it.
+pub(crate) const CONTRASTS: &str = "(() => {
+    const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
+    const rgb = colour => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1); return [...canvas.getImageData(0, 0, 1, 1).data]; };
+    const light = ([r, g, b]) => [r, g, b].map(v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4).reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+    const behind = node => { for (; node; node = node.parentElement) { const colour = rgb(getComputedStyle(node).backgroundColor); if (colour[3] > 200) return colour; } return rgb('white'); };
+    const texts = [...document.querySelectorAll('body *')].filter(node => node.checkVisibility() && !['SCRIPT', 'STYLE'].includes(node.tagName) && [...node.childNodes].some(child => child.nodeType === 3 && child.data.trim()));
+    return texts.map(node => {
+        const style = getComputedStyle(node), front = light(rgb(node instanceof SVGElement ? style.fill : style.color)), back = light(behind(node instanceof SVGElement ? node.ownerSVGElement.parentElement : node));
+        return { text: node.textContent.slice(0, 30), ratio: (Math.max(front, back) + .05) / (Math.min(front, back) + .05) };
+    });
+})()";
 
 /// Are failures of the network complaints?
 #[derive(Clone, Copy, PartialEq, Eq)]

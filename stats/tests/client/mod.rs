@@ -51,6 +51,22 @@ pub fn ask(address: SocketAddr, method: &str, path: &str, lines: &[&str]) -> Ans
     parse(&said).unwrap_or_else(|| panic!("{method} {path} was answered with {:?}", String::from_utf8_lossy(&said)))
 }
 
+/// As [`ask`], for bodies that are no text: the text of the answer is its head only.
+pub fn ask_bytes(address: SocketAddr, method: &str, path: &str, lines: &[&str], body: &[u8]) -> (Answer, Vec<u8>) {
+    let mut request = format!("{method} {path} HTTP/1.1\r\nconnection: close\r\nhost: {address}\r\n");
+    for line in lines {
+        let _ = write!(request, "{line}\r\n");
+    }
+    if !body.is_empty() {
+        let _ = write!(request, "content-length: {}\r\n", body.len());
+    }
+    let said = say(address, &[format!("{request}\r\n").as_bytes(), body].concat());
+    let end = said.windows(4).position(|four| four == b"\r\n\r\n").map_or(said.len(), |at| at + 4);
+    let head =
+        parse(&said[..end]).unwrap_or_else(|| panic!("{method} {path} was answered with {:?}", String::from_utf8_lossy(&said)));
+    (head, said[end..].to_vec())
+}
+
 /// Says this and hears what comes until the end.
 pub fn say(address: SocketAddr, request: &[u8]) -> Vec<u8> {
     let mut stream = connect(address);
