@@ -94,6 +94,9 @@ pub(crate) enum Verb {
     /// Read what a flight recorder wrote (`FREESTONE_RECORDER=FILE` in the program).
     #[command(subcommand)]
     Recorder(Recorder),
+    /// Read heap profiles in files of pprof: name their functions, list them, draw them, compare them.
+    #[command(subcommand)]
+    Profile(Profile),
     /// Our own: run a command and say what it cost.
     #[command(hide = true)]
     Launch {
@@ -152,6 +155,97 @@ pub(crate) enum Recorder {
         #[arg(long, value_name = "FOLDER")]
         folder: Option<PathBuf>,
     },
+}
+
+/// What to do with a heap profile. - is the standard input.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Profile {
+    /// Add the names of functions, with files, lines and what was inlined, from the program and its debug file.
+    Name(Name),
+    /// List the functions that have the most; what Rust's own library takes for a function is its own.
+    Top {
+        /// The profile, such as heap.pb.gz.
+        file: PathBuf,
+        #[command(flatten)]
+        chosen: Chosen,
+        /// So many functions.
+        #[arg(short, value_name = "N", default_value_t = 20)]
+        n: usize,
+    },
+    /// Print every stack as a line, as tools for flame graphs read it.
+    Folded {
+        /// The profile.
+        file: PathBuf,
+        #[command(flatten)]
+        chosen: Chosen,
+        /// Write to this file.
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Draw a flame graph: an SVG file with search and zoom. With --base, red is what grew.
+    Flamegraph {
+        /// The profile.
+        file: PathBuf,
+        #[command(flatten)]
+        chosen: Chosen,
+        /// The drawing.
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+    },
+    /// List the functions that changed most from one profile to another.
+    Diff {
+        /// The earlier profile.
+        before: PathBuf,
+        /// The later one.
+        after: PathBuf,
+        /// Which of their values, such as `inuse_space`.
+        #[arg(long, value_name = "NAME")]
+        sample: Option<String>,
+        /// So many functions.
+        #[arg(short, value_name = "N", default_value_t = 20)]
+        n: usize,
+    },
+    /// Keep the names of a program's functions in a small file, so that the program can be stripped and profiles of it have names all the same.
+    Symbols {
+        /// The program, not stripped.
+        binary: PathBuf,
+        /// The file; without it, PROGRAM.symbols. The program finds it beside itself, or as `BUILD_ID.symbols` in the folder `FREESTONE_SYMBOLS`.
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// Put them into the stripped program itself instead, at its end, where nothing is loaded from.
+        #[arg(long, value_name = "STRIPPED", conflicts_with = "output")]
+        into: Option<PathBuf>,
+    },
+}
+
+/// What gets names, and from where.
+#[derive(Debug, Args)]
+pub(crate) struct Name {
+    /// The profile, such as heap.pb.gz.
+    pub(crate) file: PathBuf,
+    /// The program, or a library that it has loaded, if it is not where it was when the profile was taken.
+    #[arg(long, value_name = "FILE", action = ArgAction::Append)]
+    pub(crate) binary: Vec<PathBuf>,
+    /// A folder with debug files, besides /usr/lib/debug.
+    #[arg(long, value_name = "FOLDER", action = ArgAction::Append)]
+    pub(crate) debug_dir: Vec<PathBuf>,
+    /// Write to this file; without it, heap.named.pb.gz beside heap.pb.gz.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Use a program that is another build than the one in the profile.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// What of a profile is shown.
+#[derive(Debug, Args)]
+pub(crate) struct Chosen {
+    /// Take away what was in this earlier profile.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) base: Option<PathBuf>,
+    /// Which of its values, such as `inuse_space`; without it, the one that the profile says.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) sample: Option<String>,
 }
 
 /// Who takes part by `LD_PRELOAD`, and how a session goes.

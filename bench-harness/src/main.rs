@@ -17,8 +17,8 @@
 //!               who, proved                     every process
 //! ```
 //!
-//! And two measure nothing: `recorder` reads what a flight recorder wrote, and has a folder to itself; `trace` sums up what a program has said
-//! (`report/trace.rs`).
+//! And three measure nothing: `recorder` reads what a flight recorder wrote, and `profile` heap profiles; each has a folder to itself. `trace` sums up
+//! what a program has said (`report/trace.rs`).
 
 mod arguments;
 mod cargo;
@@ -28,6 +28,7 @@ mod machine;
 mod pattern;
 mod patterns;
 mod preload;
+mod profile;
 mod program;
 mod record;
 mod recorder;
@@ -117,6 +118,10 @@ fn obey(arguments: &Arguments) -> Result<Ending> {
         }
         Some(Verb::Recorder(asked)) => {
             recorder::obey(asked)?;
+            Ok(Ending::Well)
+        }
+        Some(Verb::Profile(asked)) => {
+            profile::obey(asked, format)?;
             Ok(Ending::Well)
         }
         Some(Verb::Launch { library, output, command }) => {

@@ -34,12 +34,12 @@ pub(crate) enum Format {
 }
 
 /// Units from large to small: from which value on, and its name.
-type Units = &'static [(f64, &'static str)];
+pub(crate) type Units = &'static [(f64, &'static str)];
 
-const TIMES: Units = &[(1e9, "s"), (1e6, "ms"), (1e3, "µs"), (1.0, "ns")];
+pub(crate) const TIMES: Units = &[(1e9, "s"), (1e6, "ms"), (1e3, "µs"), (1.0, "ns")];
 const MIB: f64 = 1024.0 * 1024.0;
-const BYTES: Units = &[(1024.0 * MIB, "GiB"), (MIB, "MiB"), (1024.0, "KiB")];
-const COUNTS: Units = &[(1.0, "")];
+pub(crate) const BYTES: Units = &[(1024.0 * MIB, "GiB"), (MIB, "MiB"), (1024.0, "KiB")];
+pub(crate) const COUNTS: Units = &[(1.0, "")];
 
 /// Something that was measured. Less is better.
 struct Metric {
@@ -525,7 +525,7 @@ impl<'a> Report<'a> {
 }
 
 /// No lines but one below the header.
-const PLAIN: TableStyle = TableStyle::new()
+pub(crate) const PLAIN: TableStyle = TableStyle::new()
     .header_lines(ContentLineStyle::none())
     .header_separator(LineStyle::none().fill('─'))
     .content_lines(ContentLineStyle::none());
@@ -599,7 +599,7 @@ fn plural(count: usize) -> &'static str {
 }
 
 /// Such as `12.3 ms`; without a unit, a whole number.
-fn value(value: f64, (divisor, unit): (f64, &str)) -> String {
+pub(crate) fn value(value: f64, (divisor, unit): (f64, &str)) -> String {
     let value = value / divisor;
     let digits = usize::from(value < 99.95) + usize::from(value < 9.995);
     if unit.is_empty() { thousands(value) } else { format!("{value:.digits$} {unit}") }
