@@ -112,7 +112,8 @@ fn handlers_around_fork_that_came_first_allocate() {
 #[test]
 fn many_threads_come_and_go_and_leave_nothing() {
     for (joined, library) in EVERYWHERE {
-        let ending = runs(Program::new("threads.c", joined, library).command().arg("4000"));
+        // Without samples: what is known of call sites grows for a while, and is not what threads leave.
+        let ending = runs(Program::new("threads.c", joined, library).command().arg("4000").env("FREESTONE", "sample_interval:0"));
         println!("{joined:?}, {library:?}: {}", ending.out);
         assert!(ending.out.ends_with("kept\n"));
     }

@@ -32,8 +32,14 @@ fn child(inherited: Vec<Vec<u8>>, generation: u32) -> ! {
     drop(inherited);
     let helper = thread::spawn(|| (0..100).map(|nth| vec![nth as u8; 5_000]).map(|block| block.len()).sum::<usize>());
     assert_eq!(helper.join().expect("a thread in the child does not panic"), 500_000);
-    let snapshot = freestone::snapshot();
-    assert!(!snapshot.approximate, "one thread, so the accounts must hold exactly: {:?}", snapshot.bytes);
+    // The background thread may just be giving memory back: for a moment. What is wrong for longer was lost at the fork.
+    let exact = || Some(freestone::snapshot()).filter(|snapshot| !snapshot.approximate);
+    let later = || {
+        thread::sleep(Duration::from_millis(1));
+        exact()
+    };
+    let snapshot = exact().or_else(|| (0..1_000).find_map(|_| later()));
+    let snapshot = snapshot.unwrap_or_else(|| panic!("the accounts do not hold: {:?}", freestone::snapshot().bytes));
     assert!(snapshot.frees <= snapshot.allocations);
     freestone::control::release_to_os();
     if generation < 2 {
@@ -81,12 +87,16 @@ fn every_child_works() {
                 }
             });
         }
-        for round in 0..100 {
-            let heritage = (0..100).map(|nth| vec![3; nth * 37]).collect();
-            let status = fork_once(heritage, 0);
-            assert_eq!(status, 0, "child {round} ended with status {status:#x}");
-        }
+        let outcome = std::panic::catch_unwind(|| {
+            for round in 0..100 {
+                let heritage = (0..100).map(|nth| vec![3; nth * 37]).collect();
+                let status = fork_once(heritage, 0);
+                assert_eq!(status, 0, "child {round} ended with status {status:#x}");
+            }
+        });
         done.store(true, Ordering::Relaxed);
+        // Workers are waited for, whatever happened.
+        outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     });
     assert!(!freestone::snapshot().approximate, "the parent is as before");
 }

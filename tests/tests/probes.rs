@@ -279,7 +279,7 @@ fn probes_and_counters_agree() {
         return;
     }
     let scripts = scripts();
-    assert_eq!(scripts, ["limits", "refills", "releases", "slow-paths", "spans"], "new ones are to be compared below");
+    assert_eq!(scripts, ["limits", "refills", "releases", "samples", "slow-paths", "spans"], "new ones are to be compared below");
     let mut program = Waiting::start("work");
     let attached: Vec<Attached> = scripts.iter().map(|name| Attached::start(name, program.child.id())).collect();
     for (script, name) in attached.iter().zip(&scripts) {
@@ -319,6 +319,8 @@ fn probes_and_counters_agree() {
     }
     compare("refill", sum(found["refills"].get("@refills")));
     compare("flush", sum(found["refills"].get("@flushes")));
+    compare("sample", sum(found["samples"].get("@samples")));
+    compare("sample_end", sum(found["samples"].get("@ends")));
     compare("span_birth", sum(found["spans"].get("@born")));
     compare("span_death", sum(found["spans"].get("@died")));
     compare("slow", sum(found["releases"].get("@slow")));
@@ -328,6 +330,8 @@ fn probes_and_counters_agree() {
     for (name, least) in [
         ("refill", 100),
         ("flush", 100),
+        ("sample", 10),
+        ("sample_end", 10),
         ("span_birth", 100),
         ("span_death", 100),
         ("map", 1),

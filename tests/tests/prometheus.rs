@@ -230,9 +230,9 @@ fn differences(known: &BTreeMap<String, f64>, meant: &BTreeMap<String, f64>) -> 
         .collect()
 }
 
-/// Series that the document of a snapshot alone does not have: what the kernel says of the process.
+/// Series that the document of a snapshot alone does not have: what the kernel says of the process, and what is on account of tags.
 fn is_of_the_process(series: &str) -> bool {
-    ["freestone_process_resident_bytes{", "freestone_process_age_seconds{", "freestone_info{"]
+    ["freestone_process_resident_bytes{", "freestone_process_age_seconds{", "freestone_info{", "freestone_tag_"]
         .iter()
         .any(|name| series.starts_with(name))
 }

@@ -9,7 +9,7 @@ use std::process::Command;
 use freestone_tests::{Build, build, run};
 
 const LIVE_BYTES: usize = 62 << 10;
-const RUNS: usize = 5;
+const RUNS: usize = 30;
 
 /// The least anonymous memory of several runs with so many bytes live.
 fn resident(program: &Path, live: usize) -> usize {

@@ -106,7 +106,7 @@ fn hard_limit() {
 // ---- counters ----------------------------------------------------------------------------------------------------------
 
 /// What the counters say, by the names that `tests/probes.rs` looks for.
-fn counters(now: &Snapshot) -> [(&'static str, u64); 23] {
+fn counters(now: &Snapshot) -> [(&'static str, u64); 25] {
     let (events, limits, pauses) = (&now.events, &now.limits, &now.pauses);
     let slow: u64 = pauses[..4].iter().map(|pause| pause.count).sum();
     let release: u64 = pauses[4..].iter().map(|pause| pause.count).sum();
@@ -115,6 +115,8 @@ fn counters(now: &Snapshot) -> [(&'static str, u64); 23] {
         ("flush", events.flushes),
         ("span_birth", events.span_births),
         ("span_death", events.span_deaths),
+        ("sample", events.samples),
+        ("sample_end", events.sample_ends),
         ("map", events.maps),
         ("unmap", events.unmaps),
         ("purge", events.purges),
