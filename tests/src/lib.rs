@@ -1,5 +1,6 @@
 //! What the scenarios share: seeds that replay, an oracle for walks, and children that are expected to die or to be poor.
 
+use std::alloc::Layout;
 use std::ffi::CStr;
 use std::os::unix::process::CommandExt;
 use std::panic::resume_unwind;
@@ -9,6 +10,8 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
+
+use freestone::Freestone;
 
 mod block;
 pub mod c;
@@ -46,6 +49,31 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         }
     }
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keeps the tests of a binary apart that look at the same counts: one runs at a time, and begins when the threads of those before it are
+/// past their ends. Such a thread gives its cache back after it has let go of the lock.
+///
+/// # Panics
+///
+/// When they are still there after a minute.
+pub fn alone(allocator: &'static Freestone) -> MutexGuard<'static, ()> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let alone = lock(&ONE_AT_A_TIME);
+    drop(Block::new(allocator, Layout::new::<u64>()));
+    let began = Instant::now();
+    while let now = freestone::snapshot()
+        && now.thread_records - now.thread_records_pooled > 1
+    {
+        assert!(
+            began.elapsed() < Duration::from_mins(1),
+            "other threads use the allocator: {} of {}",
+            now.thread_records_pooled,
+            now.thread_records
+        );
+        thread::yield_now();
+    }
+    alone
 }
 
 /// Waits for threads to end and collects what they have to say. A scope waits for its threads too, but not in a way that `ThreadSanitizer` sees.

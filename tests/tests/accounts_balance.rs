@@ -6,12 +6,12 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::process::Command;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard};
 use std::thread;
 
 use freestone::{Events, Freestone, SlowPath, Snapshot, control, snapshot};
-use freestone_tests::{Block, Random, join_all, lock, run, seed};
+use freestone_tests::{Block, Random, alone, join_all, lock, run, seed};
 
 static UNDER_TEST: Freestone = Freestone::new();
 
@@ -21,12 +21,6 @@ static HARNESS: System = System;
 const MIB: usize = 1 << 20;
 
 type Blocks = Vec<Block<'static, Freestone>>;
-
-/// The tests share the heap, so one runs at a time.
-fn alone() -> MutexGuard<'static, ()> {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    lock(&ONE_AT_A_TIME)
-}
 
 /// All that must hold between the figures of one snapshot, at rest and under load.
 fn check_sums(now: &Snapshot) {
@@ -98,7 +92,7 @@ fn class_of(now: &Snapshot, layout: Layout) -> Option<usize> {
 
 #[test]
 fn one_block_is_one_block() {
-    let _alone = alone();
+    let _alone = alone(&UNDER_TEST);
     let sizes = [1, 8, 24, 100, 128, 129, 1_000, 1 << 10, 1_025, 5_000, 32 << 10, 33_000, 100_000, 256 << 10, 257 << 10, 3 * MIB];
     for (size, align) in sizes.into_iter().flat_map(|size| [1, 8, 64, 4 << 10].map(|align| (size, align))) {
         let layout = Layout::from_size_align(size, align).expect("small enough");
@@ -139,7 +133,7 @@ fn any_layout(random: &mut Random) -> Layout {
 
 #[test]
 fn at_rest_they_hold_to_the_last_digit() {
-    let _alone = alone();
+    let _alone = alone(&UNDER_TEST);
     let mut random = Random::new(seed());
     let first = snapshot();
     assert_eq!(first.live_blocks(), 0, "nobody else allocates here");
@@ -281,7 +275,7 @@ fn counters(now: &Snapshot) -> Vec<u64> {
 
 #[test]
 fn under_load_they_hold_or_say_so() {
-    let _alone = alone();
+    let _alone = alone(&UNDER_TEST);
     let seed = seed();
     let first = snapshot();
     assert_eq!(first.live_blocks(), 0);
@@ -351,7 +345,7 @@ fn under_load_they_hold_or_say_so() {
 /// Large amounts change hands between two looks of a reader that the system stopped in the middle.
 #[test]
 fn while_much_comes_and_goes() {
-    let _alone = alone();
+    let _alone = alone(&UNDER_TEST);
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         let tide = |size| {
@@ -398,7 +392,7 @@ fn the_kernel_agrees(environment: &str) {
 /// The harness is on another allocator, or every count above would be someone else's too.
 #[test]
 fn only_this_test_is_counted() {
-    let _alone = alone();
+    let _alone = alone(&UNDER_TEST);
     let before = snapshot().allocations;
     let text = String::from("on the system's allocator");
     assert_eq!(snapshot().allocations, before, "{text}");

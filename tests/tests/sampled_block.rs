@@ -4,26 +4,17 @@
 //! The allocator under test is not registered, so that every count is this test's.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::{Mutex, MutexGuard};
 use std::thread;
 
 use freestone::control::{is_sampled, release_to_os, sample_after};
 use freestone::{ClassSnapshot, Freestone};
-use freestone_tests::{Block, Random, lock, seed};
+use freestone_tests::{Block, Random, alone, seed};
 
 /// Without chance: who is chosen is chosen here.
 static UNDER_TEST: Freestone = Freestone::new().sample_interval(0);
 
 #[global_allocator]
 static HARNESS: System = System;
-
-/// The tests share the heap's counts, so one runs at a time. The heap begins with the first block, and before that there is nothing to choose.
-fn alone() -> MutexGuard<'static, ()> {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let alone = lock(&ONE_AT_A_TIME);
-    drop(block(1));
-    alone
-}
 
 /// Classes with two arrays, and classes with a stack.
 const SIZES: [usize; 6] = [8, 64, 1 << 10, 4 << 10, 10 << 10, 32 << 10];
@@ -44,9 +35,26 @@ fn counts(size: usize) -> (ClassSnapshot, u64, u64) {
     (*class, snapshot.events.samples, snapshot.events.sample_ends)
 }
 
+/// What moved between a cache and the rest.
+fn moves() -> (u64, u64, u64) {
+    let events = freestone::snapshot().events;
+    (events.exchanges, events.depot_puts, events.flushes)
+}
+
+/// Sees to it that the thread's cache has room for more than one block, whatever it was taken over with: its free array was just made anew.
+/// What is needed for that has to live until the test is over.
+fn with_room(size: usize) -> Vec<Block<'static, Freestone>> {
+    let mut blocks: Vec<_> = (0..600).map(|_| block(size)).collect();
+    let before = moves();
+    while moves() == before {
+        drop(blocks.pop().expect("no array holds that many"));
+    }
+    blocks
+}
+
 #[test]
 fn it_is_the_chosen_one() {
-    let _alone = alone();
+    let _alone = alone(&UNDER_TEST);
     for size in SIZES {
         // More than any array holds, and than a stack is armed for.
         for chosen in [1, 2, 3, 4, 5, 100, 127, 128, 129, 255, 256, 257, 258, 700, 3_000] {
@@ -62,17 +70,13 @@ fn it_is_the_chosen_one() {
 /// What stood in for it comes back to the thread's cache, which has room for one block: nothing there changes its place for that.
 #[test]
 fn its_end_gives_away_nothing_that_is_cached() {
-    let _alone = alone();
+    let _alone = alone(&UNDER_TEST);
     for size in [8, 64, 1 << 10] {
         drop((0..2_000).map(|_| block(size)).collect::<Vec<_>>());
         assert!(sample_after(layout(size), 1));
         let sampled = block(size);
         assert!(is_sampled(sampled.start()));
-        drop((0..3).map(|_| block(size)).collect::<Vec<_>>());
-        let moves = || {
-            let events = freestone::snapshot().events;
-            (events.exchanges, events.depot_puts, events.flushes)
-        };
+        let _held = with_room(size);
         let before = (moves(), counts(size).0.thread_cached);
         drop(sampled);
         assert_eq!((moves(), counts(size).0.thread_cached), (before.0, before.1 + 1), "{size} B");
@@ -81,7 +85,7 @@ fn its_end_gives_away_nothing_that_is_cached() {
 
 #[test]
 fn it_is_the_chosen_one_whatever_lives() {
-    let _alone = alone();
+    let _alone = alone(&UNDER_TEST);
     let mut random = Random::new(seed());
     for size in SIZES {
         let mut live = Vec::new();
@@ -117,9 +121,9 @@ fn it_is_the_chosen_one_whatever_lives() {
 
 #[test]
 fn its_life_is_counted_at_once() {
-    let _alone = alone();
+    let _alone = alone(&UNDER_TEST);
     for size in SIZES {
-        let neighbour = block(size);
+        let neighbours = with_room(size);
         let before = counts(size);
         assert!(sample_after(layout(size), 1));
         let sampled = block(size);
@@ -138,14 +142,14 @@ fn its_life_is_counted_at_once() {
         // The next one is an ordinary one, and the end of an ordinary one is no sample's.
         let ordinary = block(size);
         assert!(!is_sampled(ordinary.start()));
-        drop((ordinary, neighbour));
+        drop((ordinary, neighbours));
         assert_eq!(counts(size).2, gone.2);
     }
 }
 
 #[test]
 fn it_can_change_its_size() {
-    let _alone = alone();
+    let _alone = alone(&UNDER_TEST);
     for size in SIZES {
         for to in [1, size - 1, size, size + 1, 200, 5_000, 30_000, 100_000, 3 << 20] {
             let before = counts(size);
@@ -166,7 +170,7 @@ fn it_can_change_its_size() {
 
 #[test]
 fn it_is_zero_when_asked_for() {
-    let _alone = alone();
+    let _alone = alone(&UNDER_TEST);
     for size in SIZES {
         for _ in 0..20 {
             assert!(sample_after(layout(size), 1));
@@ -180,7 +184,7 @@ fn it_is_zero_when_asked_for() {
 /// Chosen in one thread, freed in another: also in one that never used the allocator, and in one that is past its end.
 #[test]
 fn it_may_end_elsewhere() {
-    let _alone = alone();
+    let _alone = alone(&UNDER_TEST);
     for size in SIZES {
         let before = counts(size);
         let sampled: Vec<_> = (0..20)
@@ -200,7 +204,7 @@ fn it_may_end_elsewhere() {
 /// Each thread counts for itself.
 #[test]
 fn others_are_not_chosen() {
-    let _alone = alone();
+    let _alone = alone(&UNDER_TEST);
     for size in SIZES {
         assert!(sample_after(layout(size), 5));
         let elsewhere = thread::spawn(move || (0..50).filter(|_| is_sampled(block(size).start())).count());
@@ -213,7 +217,7 @@ fn others_are_not_chosen() {
 
 #[test]
 fn larger_ones_cannot_be_chosen_by_count() {
-    let _alone = alone();
+    let _alone = alone(&UNDER_TEST);
     for size in [(32 << 10) + 1, 100 << 10, 300 << 10, 3 << 20] {
         assert!(!sample_after(layout(size), 1));
         // SAFETY: the size is not zero.

@@ -3,20 +3,15 @@
 //!
 //! `SEED` replays what each thread decides; how threads take turns is the system's choice.
 
-use std::sync::Mutex;
-
 use freestone::Freestone;
 use freestone_tests::oracle::{Oracle, Walker};
-use freestone_tests::{join_all, lock, seed};
+use freestone_tests::{alone, join_all, seed};
 
 /// The walk has a handle of its own; the oracle lives on the system's allocator, so that every count is the walk's.
 static WALKED: Freestone = Freestone::new();
 
 #[global_allocator]
 static ORACLE: std::alloc::System = std::alloc::System;
-
-/// The walks share the heap's counts, so one goes at a time.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 const STEPS: u64 = 5_500_000;
 const THREADS: u64 = 4;
@@ -28,7 +23,7 @@ fn steps() -> u64 {
 
 #[test]
 fn one_thread() {
-    let _alone = lock(&ONE_AT_A_TIME);
+    let _alone = alone(&WALKED);
     let before = freestone::snapshot();
     let oracle = Oracle::new();
     let mut walker = Walker::new(&WALKED, &oracle, seed());
@@ -58,7 +53,7 @@ fn one_thread() {
 
 #[test]
 fn many_threads() {
-    let _alone = lock(&ONE_AT_A_TIME);
+    let _alone = alone(&WALKED);
     let seed = seed();
     let before = freestone::snapshot();
     let oracle = Oracle::new();
