@@ -87,7 +87,7 @@ fn picture(recording: &Recording) -> String {
     }
     let since = end.taken.checked_sub(WINDOW).unwrap_or(SystemTime::UNIX_EPOCH);
     if let Some(event) = recording.events.iter().rev().find(|event| event.taken >= since) {
-        let _ = writeln!(text, "\n  {}  {}", clock(event.taken), story::event_words(&event.what));
+        let _ = write!(text, "\n{}", story::event(event.taken, &event.what));
     }
     if let Some(worst) = recording.pauses.iter().filter(|its| its.taken >= since).max_by_key(|its| its.pause.took_ns) {
         let took = super::words::short_duration(worst.pause.took_ns);

@@ -250,7 +250,7 @@ pub(super) fn classes(text: &mut String, first: &Snapshot, end: &Snapshot) {
 }
 
 /// What an event is, in words.
-pub(super) fn event_words(what: &What) -> String {
+fn event_words(what: &What) -> String {
     match what {
         What::Limit { kind, times, held_bytes, limit_bytes } => {
             let of = limit_bytes.map_or_else(String::new, |limit| format!(" of {}", size(limit)));
@@ -268,11 +268,16 @@ pub(super) fn event_words(what: &What) -> String {
                 _ => format!("{ALARM} a limit; held {held}{of}"),
             }
         }
-        What::Anomaly { name, text } => format!("{ALARM} {}: {}", plain(name), plain(text)),
+        What::Anomaly { text, .. } => format!("{ALARM} {}", plain(text)),
         What::Ended(Ending::Exited) => "the process exited".to_owned(),
         What::Ended(_) => "the program stopped recording".to_owned(),
         _ => "something that this program does not know".to_owned(),
     }
+}
+
+/// When it was and what: a line, or as many as it takes.
+pub(super) fn event(taken: SystemTime, what: &What) -> String {
+    format!("  {}  {}", clock(taken), wrapped(&event_words(what), 12).trim_start())
 }
 
 pub(super) fn events(text: &mut String, events: &[Event], since: SystemTime) {
@@ -285,10 +290,7 @@ pub(super) fn events(text: &mut String, events: &[Event], since: SystemTime) {
     if left_out > 0 {
         let _ = writeln!(text, "  ({left_out} more before these)");
     }
-    for event in &events[left_out..] {
-        let words = wrapped(&event_words(&event.what), 12);
-        let _ = write!(text, "  {}  {}", clock(event.taken), words.trim_start());
-    }
+    text.extend(events[left_out..].iter().map(|its| event(its.taken, &its.what)));
 }
 
 /// The longest, in the order in which they ended.

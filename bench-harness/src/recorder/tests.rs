@@ -2,6 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
+use freestone_stats::recorder::What;
+
+use super::story::event;
 use super::words::{COLUMNS, change, count, date, duration, plain, short_duration, size, spark, wrapped};
 
 #[test]
@@ -39,6 +42,16 @@ fn lines_end_where_they_should() {
     let lines = wrapped(&text, 4);
     assert!(lines.lines().all(|line| line.chars().count() <= COLUMNS && line.starts_with("    word")), "{lines}");
     assert_eq!(lines.split_whitespace().count(), 100);
+}
+
+#[test]
+fn an_event_is_as_wide_as_the_rest() {
+    let text = "storm: ".to_owned() + &"word ".repeat(30);
+    let what = What::Anomaly { name: "storm".to_owned(), text };
+    let lines = event(SystemTime::UNIX_EPOCH, &what);
+    assert!(lines.starts_with("  00:00:00  ! storm: word "), "{lines}");
+    assert!(lines.lines().count() > 1 && lines.ends_with("word\n"), "{lines}");
+    assert!(lines.lines().all(|line| line.chars().count() <= COLUMNS), "{lines}");
 }
 
 #[test]

@@ -102,7 +102,7 @@ pub enum What {
     Anomaly {
         /// The rule.
         name: String,
-        /// What it found.
+        /// What it found, its name first.
         text: String,
     },
     /// Recording ended in an orderly way.

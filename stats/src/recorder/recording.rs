@@ -405,12 +405,13 @@ fn write_limits(writer: &mut Writer<MmapMut>, moment: Moment, near: u8, earlier:
 fn write_anomalies(writer: &mut Writer<MmapMut>, moment: Moment, earlier: Option<&Snapshot>, later: &Snapshot) {
     let Some(earlier) = earlier else { return };
     later.each_anomaly_since(&earlier.heap, |found| {
-        // On the stack: this thread allocates nothing. What is longer is cut off.
+        // On the stack: this thread allocates nothing. Of what is longer, whole words are kept.
         let mut text = [0_u8; TEXT_BYTES_MAX];
         let mut room = &mut text[..];
         let _ = write!(room, "{found}");
         let left = room.len();
         let text = text[..TEXT_BYTES_MAX - left].utf8_chunks().next().map_or("", |chunk| chunk.valid());
+        let text = text.rsplit_once(' ').filter(|_| left == 0).map_or(text, |(whole, _)| whole);
         writer.anomaly(moment, found.kind.name(), text);
     });
 }
