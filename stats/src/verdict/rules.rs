@@ -386,11 +386,15 @@ fn load(by: &Thresholds, series: &Series, growth: Growth) -> Option<Load> {
         let live = last.live as f64 / first.live.max(1) as f64;
         return explains(by, threads, live).then_some(Load::Threads(threads));
     }
-    let row = |of: &dyn Fn(&Point) -> f64| -> Vec<Reading> {
-        points.iter().map(|point| Reading { at: series.at(point), value: of(point) }).collect()
+    let at = series::lived(&points.iter().map(|point| series.at(point)).collect::<Vec<_>>());
+    let lived = |values: &mut dyn Iterator<Item = f64>| -> Vec<Reading> {
+        at.iter().zip(values).map(|(&at, value)| Reading { at, value }).collect()
     };
-    let live = risen(&series::means(&row(&|point| point.live as f64), WINDOWS))?;
-    let threads = series::means(&row(&|point| f64::from(point.threads)), WINDOWS);
+    let row = |of: fn(&Point) -> f64| lived(&mut points.iter().map(of));
+    let lives =
+        [&series.live, &series.blocks].map(|row| lived(&mut series::last_part(row, part).iter().map(|reading| reading.value)));
+    let live = risen(&series::means(&lives[0], WINDOWS))?;
+    let threads = series::means(&row(|point| f64::from(point.threads)), WINDOWS);
     if let Some(factor) = risen(&threads)
         && series::agreement(&threads) >= by.threads_agreement_min
         && explains(by, factor, live)
@@ -400,9 +404,9 @@ fn load(by: &Thresholds, series: &Series, growth: Growth) -> Option<Load> {
     // What stays is no load, but what is to be explained: blocks that go are. Where growth has ended, allocations have to explain it as well: a
     // cache that is full lets go of as much as it takes in, at the same load.
     let windows = NARROW_WINDOWS.min(points.len() / 3);
-    let frees = row(&|point| point.frees as f64);
+    let frees = row(|point| point.frees as f64);
     let gone = rates(&frees, windows);
-    let made = rates(&row(&|point| point.allocations as f64), windows);
+    let made = rates(&row(|point| point.allocations as f64), windows);
     let factor = risen(&gone)?;
     let rise = gone.last()?.value - gone.first()?.value;
     let begins = |row: &[Reading]| row.iter().take(2).map(|rate| rate.value).sum::<f64>();
@@ -410,8 +414,7 @@ fn load(by: &Thresholds, series: &Series, growth: Growth) -> Option<Load> {
         && series::trend(&gone) >= by.work_trend_min
         && rise >= by.work_jitters * series::jitter(&gone)
         && (is_lasting || explains(by, risen(&made)?, live));
-    let lives = [&series.live, &series.blocks].map(|row| series::last_part(row, part));
-    (has_risen && explains(by, factor, live) && follows_load(by, &frees, lives, windows)).then_some(Load::Turnover(factor))
+    (has_risen && explains(by, factor, live) && follows_load(by, &frees, &lives, windows)).then_some(Load::Turnover(factor))
 }
 
 /// How many were counted per second, for each window.
@@ -440,11 +443,11 @@ fn explains(by: &Thresholds, load: f64, live: f64) -> bool {
 /// Does what lives follow the load rather than the work done? A leak takes its share of all work: it lies on a line over blocks that were ever freed,
 /// and grows faster as the load rises. What is held for a load that rises evenly lies on a line over time; what is held for any load, on one over
 /// blocks that are freed per second, as far as that can be measured.
-fn follows_load(by: &Thresholds, frees: &[Reading], lives: [&[Reading]; 2], windows: usize) -> bool {
+fn follows_load(by: &Thresholds, frees: &[Reading], lives: &[Vec<Reading>; 2], windows: usize) -> bool {
     let over = |over: &mut dyn Iterator<Item = f64>, lives: &[Reading]| {
         series::misfit(&over.zip(lives).map(|(at, lives)| Reading { at, value: lives.value }).collect::<Vec<_>>())
     };
-    let misfits = lives.map(|lives| {
+    let misfits = lives.each_ref().map(|lives| {
         let of_windows = series::means(lives, windows);
         let over_work = over(&mut frees.iter().map(|frees| frees.value), lives);
         let over_time = series::misfit(lives);

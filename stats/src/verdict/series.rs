@@ -120,6 +120,31 @@ pub(super) fn troughs(row: &[Reading], height: f64) -> Vec<Reading> {
     found
 }
 
+/// Gaps that one is compared with, on either side of it.
+const NEIGHBOURS: usize = 4;
+/// A gap that is so many times as long as those around it is a stall.
+const STALL: f64 = 4.0;
+
+/// Seconds to each of some moments that somebody looked at a process, but for stalls: in a gap that is much longer than those around it, the machine
+/// slept or had no time for who looks, and so none for whom he looks at. What is counted by the second would have a hole there. Looks become
+/// rarer the older they are, so a stall is a gap that is long beside those before it and beside those after it.
+pub(super) fn lived(at: &[f64]) -> Vec<f64> {
+    let gaps: Vec<f64> = at.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    let step = |place: usize| {
+        let before = &gaps[place.saturating_sub(NEIGHBOURS)..place];
+        let after = &gaps[place + 1..gaps.len().min(place + 1 + NEIGHBOURS)];
+        let usual = [before, after].map(|gaps| median(gaps.to_vec())).into_iter().fold(0.0, f64::max);
+        if usual > 0.0 && gaps[place] > usual * STALL { usual } else { gaps[place] }
+    };
+    let mut now = 0.0;
+    let mut moments = vec![now; at.len()];
+    for (place, moment) in moments.iter_mut().skip(1).enumerate() {
+        now += step(place);
+        *moment = now;
+    }
+    moments
+}
+
 /// Neighbours put together until so many are left, each group with its least.
 pub(super) fn grouped(row: &[Reading], count: usize) -> Vec<Reading> {
     let count = count.min(row.len());
@@ -323,6 +348,29 @@ mod tests {
         assert!((0.5..1.5).contains(&typical), "{typical}");
         assert!(is_near(wander(&row(&[1.0; 9]), 3), 1.0));
         assert!(is_near(wander(&[], 3), 1.0));
+    }
+
+    #[test]
+    fn time_in_which_nobody_looked_is_left_out() {
+        let moments = |gaps: &[f64]| -> Vec<f64> {
+            let mut at = 100.0;
+            let later = gaps.iter().map(|gap| {
+                at += gap;
+                at
+            });
+            [100.0].into_iter().chain(later).collect()
+        };
+        let gaps_of = |moments: Vec<f64>| -> Vec<f64> { moments.windows(2).map(|pair| pair[1] - pair[0]).collect() };
+        let stalls = [1.0, 60.0, 1.0, 1.0, 1.0, 1.0, 9.0, 7.0, 1.0, 1.0, 1.0, 3.0, 1.0, 1.0, 20.0];
+        let without = [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 3.0, 1.0, 1.0, 1.0];
+        assert_eq!(gaps_of(lived(&moments(&stalls))), without);
+        // A history: rarer, and irregular, the older it is.
+        let history = [30.0, 14.0, 58.0, 2.0, 45.0, 29.0, 31.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0];
+        assert_eq!(gaps_of(lived(&moments(&history))), history);
+        for few in [&[][..], &[5.0], &[5.0, 80.0]] {
+            assert_eq!(lived(few).len(), few.len());
+        }
+        assert_eq!(lived(&[5.0, 80.0]), [0.0, 75.0], "two say nothing of what is usual");
     }
 
     #[test]

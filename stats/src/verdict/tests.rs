@@ -73,6 +73,17 @@ fn series(scale: f64, seconds: usize, mut at: impl FnMut(f64) -> State) -> Vec<P
     points
 }
 
+/// The same at other times: it begins slowly, and a few times the machine has better things to do.
+fn stalled(mut points: Vec<Point>, random: &mut Random) -> Vec<Point> {
+    let stalls = [(2, 20), (30 + random.below(200), 12), (30 + random.below(200), 9)];
+    for (place, seconds) in stalls {
+        for point in &mut points[place..] {
+            point.at_ns += seconds * 1_000_000_000;
+        }
+    }
+    points
+}
+
 /// Something that a process does, at a size, by chance.
 type Doing = fn(f64, &mut Random) -> Vec<Point>;
 
@@ -204,6 +215,17 @@ const CASES: &[(&str, Verdict, Doing)] = &[
             let sessions = 1.0 + 3.0 * time;
             State { live: 10.0 + 20.0 * sessions + noise(random), turnover: 10.0 * sessions + noise(random), ..CALM }
         })
+    }),
+    ("sessions are opened, and now and then the machine stalls", Verdict::GrowthWithLoad, |scale, random| {
+        let points = series(scale, 300, |time| {
+            let sessions = 1.0 + 3.0 * time;
+            State { live: 10.0 + 20.0 * sessions + noise(random), turnover: 10.0 * sessions + 0.1 * noise(random), ..CALM }
+        });
+        stalled(points, random)
+    }),
+    ("a true leak, and now and then the machine stalls", Verdict::LeakSuspected, |scale, random| {
+        let points = series(scale, 300, |time| State { live: 40.0 + 20.0 * time + noise(random), ..CALM });
+        stalled(points, random)
     }),
     ("sessions are opened, and do little", Verdict::GrowthWithLoad, |scale, random| {
         series(scale, 300, |time| {
