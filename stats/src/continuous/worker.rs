@@ -5,7 +5,7 @@ use std::fmt;
 use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::process;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant, SystemTime};
@@ -45,35 +45,13 @@ struct Shared {
     thread: Mutex<Option<Thread>>,
     has_ended: Mutex<bool>,
     ended: Condvar,
-    counts: Counts,
-    last: Mutex<Last>,
-}
-
-#[derive(Default)]
-struct Counts {
-    taken: AtomicU64,
-    written: AtomicU64,
-    failed: AtomicU64,
-    dropped: AtomicU64,
-    deleted: AtomicU64,
-    waiting: AtomicU64,
-    waiting_bytes: AtomicU64,
-}
-
-#[derive(Clone, Default)]
-struct Last {
-    written: Option<SystemTime>,
-    error: Option<String>,
+    /// Under a lock, so that a profile that is sent no longer waits.
+    stats: Mutex<Stats>,
 }
 
 /// Nobody panics while he holds one of ours; and if he did, what is under it is as good as before.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Counts are numbers for people: nothing is read because of them, so all of this is Relaxed.
-fn add(count: &AtomicU64, more: u64) {
-    count.fetch_add(more, Ordering::Relaxed);
 }
 
 impl Handle {
@@ -94,22 +72,7 @@ impl Handle {
     /// What became of the profiles so far. In the child of a fork nothing has.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let Some(shared) = self.here() else { return Stats::default() };
-        let last = lock(&shared.last).clone();
-        let counts = &shared.counts;
-        // Relaxed: as in `add`.
-        let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        Stats {
-            taken: get(&counts.taken),
-            written: get(&counts.written),
-            failed: get(&counts.failed),
-            dropped: get(&counts.dropped),
-            deleted: get(&counts.deleted),
-            waiting: get(&counts.waiting),
-            waiting_bytes: get(&counts.waiting_bytes),
-            last_written: last.written,
-            last_error: last.error,
-        }
+        self.here().map(|shared| lock(&shared.stats).clone()).unwrap_or_default()
     }
 
     /// What there is, in the process that started it: in the child of a fork a lock may be held by a thread that is not there.
@@ -148,8 +111,7 @@ impl Shared {
             thread: Mutex::new(None),
             has_ended: Mutex::new(false),
             ended: Condvar::new(),
-            counts: Counts::default(),
-            last: Mutex::new(Last::default()),
+            stats: Mutex::new(Stats::default()),
         }
     }
 
@@ -183,22 +145,16 @@ impl Shared {
         }
     }
 
-    fn wrote(&self, deleted: u64) {
-        add(&self.counts.written, 1);
-        add(&self.counts.deleted, deleted);
-        lock(&self.last).written = Some(SystemTime::now());
+    fn note(&self, what: impl FnOnce(&mut Stats)) {
+        what(&mut lock(&self.stats));
     }
 
     fn failed(&self, voice: &mut Voice, what: &str) {
-        add(&self.counts.failed, 1);
-        lock(&self.last).error = Some(what.to_owned());
+        self.note(|stats| {
+            stats.failed += 1;
+            stats.last_error = Some(what.to_owned());
+        });
         voice.say(what);
-    }
-
-    fn waits(&self, queue: &Queue) {
-        // Relaxed: as in `add`.
-        self.counts.waiting.store(queue.parcels.len() as u64, Ordering::Relaxed);
-        self.counts.waiting_bytes.store(queue.bytes as u64, Ordering::Relaxed);
     }
 }
 
@@ -247,11 +203,14 @@ fn write_until_over(shared: &Shared, mut directory: Directory, options: &Directo
         let mut has_failed = false;
         let made = calmly(|| {
             maker.make(|profile, bytes| {
-                add(&shared.counts.taken, 1);
+                shared.note(|stats| stats.taken += 1);
                 match directory.write(profile.kind, &bytes, profile.taken) {
-                    Ok(deleted) => shared.wrote(deleted),
+                    Ok(deleted) => shared.note(|stats| {
+                        stats.wrote();
+                        stats.deleted += deleted;
+                    }),
                     Err(error) => {
-                        add(&shared.counts.dropped, 1);
+                        shared.note(|stats| stats.dropped += 1);
                         shared.failed(&mut voice, &error);
                         has_failed = true;
                     }
@@ -310,6 +269,17 @@ impl Queue {
     }
 }
 
+impl Stats {
+    fn wrote(&mut self) {
+        self.written += 1;
+        self.last_written = Some(SystemTime::now());
+    }
+
+    fn waits(&mut self, queue: &Queue) {
+        (self.waiting, self.waiting_bytes) = (queue.parcels.len() as u64, queue.bytes as u64);
+    }
+}
+
 fn send_until_over(shared: &Shared, server: &Server, options: &PushOptions) {
     let mut maker = Maker::new(&options.kinds, server.counting(), options.names);
     let mut voice = Voice::new("profiles do not reach the server");
@@ -329,9 +299,12 @@ fn send_until_over(shared: &Shared, server: &Server, options: &PushOptions) {
         if woken == Woken::Asked || Instant::now() >= due {
             let made = calmly(|| {
                 maker.make(|profile, bytes| {
-                    add(&shared.counts.taken, 1);
                     let dropped = queue.push(server.parcel(profile, bytes));
-                    add(&shared.counts.dropped, dropped);
+                    shared.note(|stats| {
+                        stats.taken += 1;
+                        stats.dropped += dropped;
+                        stats.waits(&queue);
+                    });
                 });
             });
             if let Err(error) = made {
@@ -343,19 +316,24 @@ fn send_until_over(shared: &Shared, server: &Server, options: &PushOptions) {
                 due = next(due, options.every);
             }
         }
-        shared.waits(&queue);
         while Instant::now() >= again && !shared.is_over() {
             let Some(parcel) = queue.parcels.front() else { break };
             match calmly(|| server.send(parcel)).unwrap_or_else(|why| Answer::Later(why, None)) {
                 Answer::Taken => {
-                    shared.wrote(0);
                     backoff.succeeded();
                     queue.pop();
+                    shared.note(|stats| {
+                        stats.wrote();
+                        stats.waits(&queue);
+                    });
                 }
                 Answer::Never(why) => {
                     shared.failed(&mut voice, &why);
-                    add(&shared.counts.dropped, 1);
                     queue.pop();
+                    shared.note(|stats| {
+                        stats.dropped += 1;
+                        stats.waits(&queue);
+                    });
                 }
                 Answer::Later(why, after) => {
                     shared.failed(&mut voice, &why);
@@ -365,7 +343,6 @@ fn send_until_over(shared: &Shared, server: &Server, options: &PushOptions) {
                     again = Instant::now() + pause.max(after);
                 }
             }
-            shared.waits(&queue);
         }
     }
 }
