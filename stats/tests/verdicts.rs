@@ -376,6 +376,9 @@ fn steady_churn(work: &mut Work) {
 
 /// Sessions are opened; each holds memory, and each has work to do. With every other seed each is a thread.
 fn growth_with_load(work: &mut Work) {
+    const SECONDS: f64 = 8.0;
+    /// Ticks that are made up for: as long as four looks of the history.
+    const DUE_MAX: f64 = 10.0;
     let most = work.random.between(24.0, 48.0);
     let by_threads = work.random.below(2) == 0;
     let each = work.scale * MIB / 4;
@@ -383,8 +386,12 @@ fn growth_with_load(work: &mut Work) {
     let enough = Arc::new(AtomicBool::new(false));
     let mut sessions: Vec<Vec<Vec<u8>>> = Vec::new();
     let mut threads = Vec::new();
-    while let Some(progress) = work.tick(8.0) {
+    let mut before = 0.0;
+    while let Some(progress) = work.tick(SECONDS) {
         let wanted = (most * (0.15 + 0.85 * progress)) as usize;
+        // A machine that is busy ticks late, and a load that it does not let through is none: what is due is done, but for what nobody looked at either.
+        let due = ((progress - before) * SECONDS / TICK.as_secs_f64()).round().clamp(1.0, DUE_MAX) as usize;
+        before = progress;
         while by_threads && threads.len() < wanted {
             let enough = Arc::clone(&enough);
             let mut own = Work::new(work.scale, work.random.next());
@@ -401,7 +408,7 @@ fn growth_with_load(work: &mut Work) {
             sessions.push(work.blocks(each));
         }
         for session in &mut sessions {
-            for _ in 0..2 {
+            for _ in 0..2 * due {
                 let place = work.random.below(session.len());
                 session[place] = work.block();
             }

@@ -315,10 +315,22 @@ pub fn judge_by(thresholds: &Thresholds, points: &[Point]) -> Diagnosis {
 #[must_use]
 pub fn diagnose(earlier: &Snapshot, later: &Snapshot) -> Diagnosis {
     let (first, last) = (Point::of(earlier), Point::of(later));
-    let mut points = vec![first];
-    points.extend(history::points().into_iter().filter(|point| first.at_ns < point.at_ns && point.at_ns < last.at_ns));
-    points.push(last);
+    let points = between(first, history::points(), last);
     with_sites(with_snapshots(judge(&points), earlier, later), first.at_ns)
+}
+
+/// The first, those of the history that came after it and before the last, and the last.
+fn between(first: Point, history: Vec<Point>, last: Point) -> Vec<Point> {
+    let mut points = vec![first];
+    points.extend(history.into_iter().filter(|point| precedes(&first, point) && precedes(point, &last)));
+    points.push(last);
+    points
+}
+
+/// Are these two of one process in order? Who was interrupted while he looked has counted what came after a look that began later: then they are not,
+/// and counts that fall there are no process that was started anew.
+fn precedes(one: &Point, other: &Point) -> bool {
+    one.at_ns < other.at_ns && one.allocations <= other.allocations && one.frees <= other.frees
 }
 
 /// Names the call sites of a suspected leak, as they are now.
@@ -382,7 +394,7 @@ pub fn recent(reach: Duration) -> Diagnosis {
     let now = Point::of(&crate::snapshot());
     let since_ns = now.at_ns.saturating_sub(reach.as_nanos() as u64);
     let mut points: Vec<Point> =
-        history::points().into_iter().filter(|point| (since_ns..now.at_ns).contains(&point.at_ns)).collect();
+        history::points().into_iter().filter(|point| point.at_ns >= since_ns && precedes(point, &now)).collect();
     points.push(now);
     let mut anomalies: Vec<Anomaly> = Vec::new();
     for noticed in history::anomalies().into_iter().filter(|noticed| noticed.at_ns >= since_ns) {

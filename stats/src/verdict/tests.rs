@@ -370,6 +370,21 @@ fn a_process_that_was_started_anew_is_looked_at_alone() {
 }
 
 #[test]
+fn a_look_that_was_interrupted_does_not_hide_those_before_it() {
+    let points = series(1.0, 60, |part| State { live: 40.0 + 100.0 * part, ..CALM });
+    let (first, last) = (points[0], points[60]);
+    let mut history = points[1..60].to_vec();
+    assert_eq!(between(first, history.clone(), last), points);
+    // It began before the last look, and what it counted is of later.
+    history.push(Point { at_ns: last.at_ns - 1, allocations: last.allocations + 800, ..last });
+    history.push(Point { at_ns: last.at_ns - 1, frees: last.frees + 1, ..last });
+    history.insert(0, Point { at_ns: first.at_ns + 1, frees: first.frees - 1, ..first });
+    assert_eq!(between(first, history.clone(), last), points);
+    let of_history = [&[first], &history[..], &[last]].concat();
+    assert_eq!(judge(&of_history).points, 1, "by themselves they look like another process");
+}
+
+#[test]
 fn more_points_are_surer() {
     let of = |count: usize| {
         let mut random = Random(5);
