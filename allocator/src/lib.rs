@@ -67,7 +67,7 @@
 //!   9  scavenger (what goes back, and when) · snapshot · thread_snapshot
 //!   8  word (where a thread's slots are) · recall (caches of sleeping threads) · guard (limits in force)
 //!   7  thread_cache: fast and slow paths, records, their registry
-//!   6  supply: the shared rooms of one heap, and the way a magazine takes through them
+//!   6  supply: the shared rooms of one heap, and the way a magazine takes through them · rooms (doors for benchmarks)
 //!   5  depot · central · slot · large · sampling
 //!   4  page_heap: steps, runs of pages, huge slots · zero (`malloc(0)`)
 //!   3  span: page table, page records, bitmaps · magazine · meta (memory for ourselves) · requests ·
@@ -138,6 +138,9 @@ cfg_select! {
         mod recall;
         mod requests;
         mod retention;
+        #[cfg(feature = "rooms")]
+        #[doc(hidden)]
+        pub mod rooms;
         mod sampling;
         mod scavenger;
         mod site;

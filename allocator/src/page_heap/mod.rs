@@ -10,7 +10,7 @@
 //! Locks: `growth` is held while the window changes, and `releasing` while memory is given back, system calls included; `state` and `huge`
 //! never across a system call: what is being purged or mapped is claimed first, so that nobody else sees it.
 
-mod filler;
+pub(crate) mod filler;
 mod huge;
 mod page_bits;
 mod zones;
