@@ -3,24 +3,48 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 /// Below the options. The lines end by hand: for wrapping them clap would need one more crate.
 const DEFAULTS: &str = "\
-Without options: the telling workloads, six times on each of system (the C library's allocator), jemalloc, mimalloc
-and freestone. Every run is a process of its own, and the subjects take turns in random order. All this needs Rust,
-a C compiler and make, and takes one to three minutes once it is built.";
+Without options: the scenario `default`, which runs the telling workloads ten times on each of system (the C library's
+allocator), jemalloc, mimalloc and freestone. Every run is a process of its own, and the subjects take turns in random
+order. All this needs Rust, a C compiler and make, and takes two to five minutes once it is built. Ctrl-C ends it early:
+what was measured is shown and kept, and --resume goes on with it.
+
+Exit codes: 0 all went well; 1 all was done and the answer is no (a gate, a floor); 2 the command line or a file that
+it names is wrong; 3 something failed, such as a run; 130 somebody pressed Ctrl-C.";
 
 /// Compares Freestone with other allocators, in time and in memory, and says so where it loses or where there is no difference
 #[derive(Debug, Parser)]
 #[command(name = "freestone-bench", bin_name = "freestone-bench", version, args_conflicts_with_subcommands = true)]
 #[command(after_help = DEFAULTS, disable_help_subcommand = true)]
 pub(crate) struct Arguments {
-    /// Print the table of a file that an earlier session kept, instead of measuring.
+    /// What to do instead of measuring.
     #[command(subcommand)]
     pub(crate) verb: Option<Verb>,
 
-    /// All workloads but those of memory over time, ten times: about 20 minutes.
+    #[command(flatten)]
+    pub(crate) measure: Measure,
+
+    /// Print the tables as Markdown.
+    #[arg(long, global = true)]
+    pub(crate) markdown: bool,
+
+    /// List the workloads and what they are good for, and measure nothing.
+    #[arg(long)]
+    pub(crate) list: bool,
+}
+
+/// What cannot be said anew of a session that goes on.
+const SAID_BY_THE_FILE: [&str; 11] =
+    ["json", "full", "workloads", "subjects", "with", "repetitions", "percent", "seed", "env", "instructions", "calls"];
+
+/// How to measure. Behind `run`, this has the last word over what the scenario says.
+#[derive(Clone, Debug, Default, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "switches of a command line")]
+pub(crate) struct Measure {
+    /// The scenario `full`: all workloads but those of memory over time and the services, in twenty minutes or so.
     #[arg(long)]
     pub(crate) full: bool,
 
@@ -28,8 +52,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NAMES", value_delimiter = ',', action = ArgAction::Append)]
     pub(crate) workloads: Vec<String>,
 
-    /// These subjects: system, jemalloc, mimalloc, snmalloc, freestone, and freestone under another option:
-    /// freestone-keep (retain:keep), freestone-eager (retain:off), freestone-off (background:off).
+    /// These subjects, such as system,jemalloc,freestone; all is every one, and --list names them.
     #[arg(long, value_name = "NAMES", value_delimiter = ',', action = ArgAction::Append, conflicts_with = "with")]
     pub(crate) subjects: Vec<String>,
 
@@ -37,21 +60,25 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NAMES", value_delimiter = ',', action = ArgAction::Append)]
     pub(crate) with: Vec<String>,
 
+    /// The subjects with knobs that advice on them begins with, in place of their defaults: a table of its own.
+    #[arg(long)]
+    pub(crate) tuned: bool,
+
     /// Runs of each subject on each workload; fewer than six say nothing at 95 %.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub(crate) repetitions: Option<u64>,
 
     /// Do so much of the operations only, for a quick look.
-    #[arg(long, value_name = "PERCENT", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=100))]
-    pub(crate) percent: u64,
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u64).range(1..=100))]
+    pub(crate) percent: Option<u64>,
 
     /// Decides the order of the runs; a session prints its own.
     #[arg(long, value_name = "NUMBER")]
     pub(crate) seed: Option<u64>,
 
-    /// Give up on a run after this time.
-    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    pub(crate) timeout: u64,
+    /// Give up on a run after this time; without it, after two minutes.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) timeout: Option<u64>,
 
     /// Set a variable for the subjects, which otherwise run with none.
     #[arg(long, value_name = "NAME=VALUE", action = ArgAction::Append, value_parser = variable)]
@@ -65,23 +92,56 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FOLDER")]
     pub(crate) prebuilt: Option<PathBuf>,
 
-    /// Print the tables as Markdown.
-    #[arg(long, global = true)]
-    pub(crate) markdown: bool,
-
-    /// List the workloads and what they are good for, and measure nothing.
+    /// Count instructions as well, by callgrind (which is slow, and needs valgrind).
     #[arg(long)]
-    pub(crate) list: bool,
+    pub(crate) instructions: bool,
+
+    /// Count calls into the system as well, by their kind, in a run of its own.
+    #[arg(long)]
+    pub(crate) calls: bool,
+
+    /// Go on with a session that was cut short, whose file this is, as it began: by Ctrl-C, or when the machine went down.
+    #[arg(long, value_name = "FILE", conflicts_with_all = SAID_BY_THE_FILE)]
+    pub(crate) resume: Option<PathBuf>,
+
+    /// Print what would be run and how long that would take, and measure nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 /// What to do instead of measuring.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Print the table of a file that an earlier session kept.
+    /// Follow a scenario: a TOML file, or one of those that come with the harness (smoke, default, full, service, memory, scaling, tuned).
+    Run {
+        /// The file, or the name.
+        scenario: String,
+        #[command(flatten)]
+        measure: Measure,
+    },
+    /// Check scenarios without running them: line and key of each mistake.
+    Check {
+        /// Files, or names.
+        #[arg(required = true)]
+        scenarios: Vec<String>,
+    },
+    /// Print the table of a file that an earlier session kept, or make something else of it.
     Report {
         /// A file of JSON lines; of several sessions in it the last one counts.
         file: PathBuf,
+        /// What to make of it.
+        #[arg(long, value_enum, default_value_t = Export::Table)]
+        format: Export,
+        /// Write to this file.
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
     },
+    /// Say whether a change made it slower or larger, and where that comes from; exit code 1 if it did.
+    Gate(Gate),
+    /// Build your own program with each allocator, in copies of its sources, and compare.
+    Cargo(UserCrate),
+    /// Write the tables in README and docs from the records that they name.
+    Tables(Tables),
     /// Sum up what a program said under FREESTONE=trace:1 or trace:2: rates, memory, what went back, anomalies.
     Trace {
         /// A log with such lines in it, whatever else is in it; - is the standard input.
@@ -110,6 +170,13 @@ pub(crate) enum Verb {
         #[arg(last = true, required = true)]
         command: Vec<OsString>,
     },
+    /// Our own: run a command and count its calls into the system.
+    #[command(hide = true)]
+    CountCalls {
+        /// The command.
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
     /// Our own: run a pattern in this process.
     #[command(hide = true)]
     Pattern {
@@ -125,6 +192,98 @@ pub(crate) enum Verb {
     /// Our own: say where malloc comes from.
     #[command(hide = true)]
     Proof,
+}
+
+/// What to make of a session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub(crate) enum Export {
+    /// The tables as they are printed.
+    #[default]
+    Table,
+    /// The tables as Markdown.
+    Markdown,
+    /// A row for each sample, with all provenance.
+    Csv,
+    /// A matrix of rows, subjects and figures with their intervals.
+    Json,
+    /// Bencher Metric Format.
+    Bmf,
+    /// A page in one file: plots, tables that can be sorted, no need of a network.
+    Html,
+}
+
+/// Which records, and where the tables are.
+#[derive(Debug, Args)]
+pub(crate) struct Tables {
+    /// Only say whether they are as the records have it; exit code 1 if not.
+    #[arg(long, conflicts_with = "keep")]
+    pub(crate) check: bool,
+    /// First keep the last session of this file as a record, and have the tables that wait for one of its name come from it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) keep: Option<PathBuf>,
+    /// The name of that record; without it, that of its scenario.
+    #[arg(long, requires = "keep")]
+    pub(crate) name: Option<String>,
+    /// The sources, with README.md, docs and bench-harness/record in it; without it, those that this folder is in.
+    #[arg(long)]
+    pub(crate) folder: Option<PathBuf>,
+}
+
+/// What is compared with what.
+#[derive(Debug, Args)]
+pub(crate) struct Gate {
+    /// Before: a file of records, a folder with binaries of subjects, or a revision that git knows, which is built.
+    #[arg(long, value_name = "FILE|FOLDER|REVISION")]
+    pub(crate) base: String,
+    /// After: likewise; without it, the tree as it is. With a file before, only instructions of a build are compared, on the rows of the file.
+    #[arg(long, value_name = "FILE|FOLDER|REVISION")]
+    pub(crate) new: Option<String>,
+    /// How much slower, in percent, is too much.
+    #[arg(long, value_name = "PERCENT", default_value_t = 5.0)]
+    pub(crate) max_slower: f64,
+    /// How much more P99, in percent, is too much.
+    #[arg(long, value_name = "PERCENT", default_value_t = 10.0)]
+    pub(crate) max_p99: f64,
+    /// How much more peak memory, in percent, is too much.
+    #[arg(long, value_name = "PERCENT", default_value_t = 5.0)]
+    pub(crate) max_peak: f64,
+    /// How many more instructions, in percent, are too many.
+    #[arg(long, value_name = "PERCENT", default_value_t = 1.0)]
+    pub(crate) max_instructions: f64,
+    /// Write a comment for a pull request to this file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) comment: Option<PathBuf>,
+    /// Count the instructions on the rows of the file that is the base anew, and put them into it; begin it where there is none.
+    #[arg(long, conflicts_with_all = ["new", "comment"])]
+    pub(crate) renew: bool,
+    /// How to measure revisions.
+    #[command(flatten)]
+    pub(crate) measure: Measure,
+}
+
+/// A program of the user's own.
+#[derive(Debug, Args)]
+pub(crate) struct UserCrate {
+    /// The binary.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) bin: Option<String>,
+    /// Its package's manifest; without it, the one of this folder.
+    #[arg(long, value_name = "PATH", default_value = "Cargo.toml")]
+    pub(crate) manifest_path: PathBuf,
+    /// Features of the package.
+    #[arg(long, value_name = "NAMES")]
+    pub(crate) features: Option<String>,
+    /// These subjects.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', action = ArgAction::Append)]
+    pub(crate) subjects: Vec<String>,
+    #[command(flatten)]
+    pub(crate) course: Course,
+    /// Let the program write to this file, at its end, rather than nowhere.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) output: Option<PathBuf>,
+    /// What the program gets as arguments. It reads nothing, and has the environment that you have.
+    #[arg(last = true, value_name = "ARGUMENTS")]
+    pub(crate) arguments: Vec<OsString>,
 }
 
 /// What to do with a recording.
@@ -248,7 +407,7 @@ pub(crate) struct Chosen {
     pub(crate) sample: Option<String>,
 }
 
-/// Who takes part by `LD_PRELOAD`, and how a session goes.
+/// Who takes part by `LD_PRELOAD`, and how the session goes.
 #[derive(Debug, Args)]
 pub(crate) struct Preloads {
     /// One more subject, besides system and freestone: a malloc library, by its path or by the name that the dynamic linker knows it by, such as
@@ -260,6 +419,13 @@ pub(crate) struct Preloads {
     #[arg(long, value_name = "NAMES", value_delimiter = ',', action = ArgAction::Append)]
     pub(crate) only: Vec<String>,
 
+    #[command(flatten)]
+    pub(crate) course: Course,
+}
+
+/// How a session on whole programs goes.
+#[derive(Debug, Args)]
+pub(crate) struct Course {
     /// Runs of each subject, of a command 10, of a pattern 6; fewer than six say nothing at 95 %.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub(crate) repetitions: Option<u64>,
@@ -346,10 +512,16 @@ pub(crate) fn found<'a>(wanted: &str, all: &[&'a str]) -> Vec<&'a str> {
 }
 
 /// Does a name match a pattern: the whole of it, or with `*` for anything?
-fn matches(pattern: &str, name: &str) -> bool {
+pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     let Some((head, tail)) = pattern.split_once('*') else { return pattern == name };
-    let Some(rest) = name.strip_prefix(head) else { return false };
-    rest.char_indices().map(|(at, _)| &rest[at..]).chain([""]).any(|rest| matches(tail, rest))
+    let Some(mut rest) = name.strip_prefix(head) else { return false };
+    let (middle, last) = tail.rsplit_once('*').unwrap_or(("", tail));
+    // Where a part is found first, most is left for the others; so nothing has to be tried twice.
+    for part in middle.split('*') {
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    rest.ends_with(last)
 }
 
 #[cfg(test)]
@@ -368,6 +540,9 @@ mod tests {
         assert!(matches("*-read", "random-1k-read"));
         assert!(matches("r*1*read", "random-1k-read"));
         assert!(matches("*", "hot-64"));
+        assert!(matches("*", ""));
+        assert!(!matches("a*a", "a"));
+        assert!(!matches(&("*".repeat(100_000) + "x"), "random-1k-read"));
         assert!(!matches("hot", "hot-64"));
         assert!(!matches("*-read", "random-1k"));
     }

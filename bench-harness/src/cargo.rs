@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use freestone_bench::workload::service::CLIENT;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use serde_json::Value;
@@ -120,6 +121,42 @@ impl Metadata {
     }
 }
 
+/// What is built together.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Group {
+    /// The one that brings a peer in.
+    feature: Option<&'static str>,
+    /// Are the workloads that serve requests in it?
+    has_services: bool,
+    subjects: Vec<&'static Subject>,
+    binaries: BTreeSet<String>,
+}
+
+impl Group {
+    fn features(&self) -> Vec<&'static str> {
+        self.feature.into_iter().chain(self.has_services.then_some("service")).collect()
+    }
+}
+
+/// One for each feature; first of all what needs none, with the client of services if there are any.
+fn groups(subjects: &[&'static Subject], has_services: bool) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    if has_services {
+        groups.push(Group { feature: None, has_services, subjects: Vec::new(), binaries: BTreeSet::from([CLIENT.to_owned()]) });
+    }
+    for &subject in subjects {
+        let place = groups.iter().position(|group| group.feature == subject.feature).unwrap_or_else(|| {
+            groups.push(Group { feature: subject.feature, has_services, subjects: Vec::new(), binaries: BTreeSet::new() });
+            groups.len() - 1
+        });
+        groups[place].subjects.push(subject);
+        // Variants share one.
+        groups[place].binaries.insert(subject.binary());
+    }
+    groups.sort_by_key(|group| group.feature.is_some());
+    groups
+}
+
 impl Cargo {
     /// Finds cargo, the workspace and the target folder.
     pub(crate) fn find() -> Result<Self> {
@@ -143,6 +180,11 @@ impl Cargo {
         Ok(cargo)
     }
 
+    /// The same cargo, which builds other sources of this workspace into a folder of their own.
+    pub(crate) fn elsewhere(&self, workspace: PathBuf, target: PathBuf) -> Self {
+        Self { workspace, target, program: self.program.clone(), host: self.host.clone(), rustc: self.rustc.clone() }
+    }
+
     /// The folder of our own in the target folder.
     pub(crate) fn folder(&self) -> PathBuf {
         self.target.join("freestone-bench")
@@ -156,6 +198,22 @@ impl Cargo {
     /// The root of the workspace.
     pub(crate) fn workspace(&self) -> &Path {
         &self.workspace
+    }
+
+    /// The target triple of this machine.
+    pub(crate) fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// This cargo for another workspace, in that one's folder. What the files there ask of rustup does not count: the compiler is the same for all.
+    pub(crate) fn command_in(&self, verb: &str, folder: &Path) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg(verb).args(["--color", "never"]).current_dir(folder).stdin(Stdio::null());
+        if env::var_os("RUSTUP_TOOLCHAIN").is_none() {
+            let active = said(Command::new("rustup").args(["show", "active-toolchain"]).current_dir(&self.workspace));
+            command.envs(active.as_ref().and_then(|line| Some(("RUSTUP_TOOLCHAIN", line.split_whitespace().next()?))));
+        }
+        command
     }
 
     fn command(&self, verb: &str) -> Command {
@@ -184,69 +242,52 @@ impl Cargo {
         bail!("`cargo metadata` fails: {complaint}")
     }
 
-    /// Builds the subjects, by one call of cargo if all goes well. Otherwise each peer on its own, to see which of them it is; those are handed
-    /// back. What always takes part has to build.
-    pub(crate) fn build(&self, subjects: &[&'static Subject]) -> Result<(Vec<Built>, Vec<&'static Subject>)> {
-        if let Ok(built) = self.build_together(subjects)? {
-            return Ok((built, Vec::new()));
-        }
-        let (peers, required): (Vec<_>, Vec<_>) = subjects.iter().copied().partition(|subject| subject.feature.is_some());
-        let mut built = match self.build_together(&required)? {
-            Ok(built) => built,
-            Err(message) => {
-                let names: Vec<&str> = required.iter().map(|subject| subject.name).collect();
-                eprintln!("{message}");
-                bail!("cargo cannot build {}; above is what it says", names.join(" and "))
-            }
-        };
+    /// Builds the subjects, by a call for each feature (`subjects.rs` says why), and the client of services where there are any. Peers that do not
+    /// build are handed back; what always takes part has to.
+    pub(crate) fn build(&self, subjects: &[&'static Subject], has_services: bool) -> Result<(Vec<Built>, Vec<&'static Subject>)> {
+        let mut built = Vec::new();
         let mut failed = Vec::new();
-        for peer in peers {
-            match self.build_together(&[peer])? {
-                Ok(one) => built.extend(one),
-                Err(message) => {
-                    eprintln!("{} does not build; cargo says:\n{message}", peer.name);
-                    failed.push(peer);
+        for group in groups(subjects, has_services) {
+            let names: Vec<&str> = group.subjects.iter().map(|subject| subject.name).collect();
+            match (self.build_group(&group)?, group.feature) {
+                (Ok(its), _) => built.extend(its),
+                (Err(message), Some(_)) => {
+                    eprintln!("{} does not build; cargo says:\n{message}", names.join(", "));
+                    failed.extend(group.subjects);
+                }
+                (Err(message), None) => {
+                    eprintln!("{message}");
+                    bail!("cargo cannot build {}; above is what it says", names.join(" and "))
                 }
             }
         }
         Ok((built, failed))
     }
 
-    /// Builds the subjects, or hands back what cargo said.
-    fn build_together(&self, subjects: &[&'static Subject]) -> Result<std::result::Result<Vec<Built>, String>> {
-        if subjects.is_empty() {
-            return Ok(Ok(Vec::new()));
-        }
-        let features: Vec<&str> = subjects.iter().filter_map(|subject| subject.feature).collect();
-        // Variants share one.
-        let binaries: BTreeSet<String> = subjects.iter().map(|subject| subject.binary()).collect();
-        let names: Vec<&str> = subjects.iter().map(|subject| subject.name).collect();
-        let arguments = binaries.iter().flat_map(|binary| ["--bin", binary]);
+    /// Builds what belongs to one feature, or hands back what cargo said.
+    fn build_group(&self, group: &Group) -> Result<std::result::Result<Vec<Built>, String>> {
+        let arguments = group.binaries.iter().flat_map(|binary| ["--bin", binary]);
+        let names: Vec<&str> = group.binaries.iter().map(String::as_str).collect();
         let mut built = Vec::new();
-        let complaint = self.build_package(("freestone-bench", "release"), &features, arguments, &names, |artifact| {
+        let complaint = self.build_package(("freestone-bench", "release"), &group.features(), arguments, &names, |artifact| {
             let binary = artifact["target"]["name"].as_str().unwrap_or_default();
             if let Some(program) = artifact["executable"].as_str() {
-                let its = subjects.iter().filter(|subject| subject.binary() == binary);
+                let its = group.subjects.iter().filter(|subject| subject.binary() == binary);
                 built.extend(its.map(|subject| Built { subject, program: program.into() }));
             }
         })?;
         if let Some(complaint) = complaint {
             return Ok(Err(complaint));
         }
-        ensure!(
-            built.len() == subjects.len(),
-            "cargo built {} of {} subjects and says that all is well",
-            built.len(),
-            subjects.len()
-        );
+        let (all, count) = (group.subjects.len(), built.len());
+        ensure!(count == all, "cargo built {count} of {all} subjects and says that all is well");
         Ok(Ok(built))
     }
 
-    /// Builds Freestone as a library to preload, and returns its path.
-    pub(crate) fn build_library(&self) -> Result<PathBuf> {
-        const PACKAGE: &str = "freestone-preload";
+    /// Builds a package of the workspace as a library to preload, and returns its path.
+    pub(crate) fn build_library(&self, package: &str) -> Result<PathBuf> {
         let mut library = None;
-        let complaint = self.build_package((PACKAGE, "preload"), &[], [], &[PACKAGE], |artifact| {
+        let complaint = self.build_package((package, "preload"), &[], [], &[package], |artifact| {
             let all = |value: &Value| value.as_array().cloned().unwrap_or_default();
             if all(&artifact["target"]["kind"]).iter().any(|kind| kind == "cdylib") {
                 let files = all(&artifact["filenames"]);
@@ -259,9 +300,9 @@ impl Cargo {
         })?;
         if let Some(complaint) = complaint {
             eprintln!("{complaint}");
-            bail!("cargo cannot build {PACKAGE}; above is what it says");
+            bail!("cargo cannot build {package}; above is what it says");
         }
-        library.with_context(|| format!("cargo built {PACKAGE}, and says of no shared library that it is in there"))
+        library.with_context(|| format!("cargo built {package}, and says of no shared library that it is in there"))
     }
 
     /// Builds a package of the workspace in a profile, shows every artifact that cargo reports, and returns what cargo complains about if it fails.
@@ -271,7 +312,7 @@ impl Cargo {
         features: &[&str],
         arguments: impl IntoIterator<Item = &'a str>,
         names: &[&str],
-        mut look: impl FnMut(&Value),
+        look: impl FnMut(&Value),
     ) -> Result<Option<String>> {
         let arguments: Vec<&str> = arguments.into_iter().collect();
         let metadata = self.metadata(features).ok();
@@ -286,26 +327,30 @@ impl Cargo {
         if !features.is_empty() {
             command.arg("--features").arg(features.join(","));
         }
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut cargo = command.spawn().with_context(|| format!("cannot run {}", self.program.display()))?;
-        let (stdout, stderr) =
-            (cargo.stdout.take().context("stdout is a pipe")?, cargo.stderr.take().context("stderr is a pipe")?);
-        let listener = thread::spawn({
-            let bar = bar.clone();
-            move || listen(stderr, &bar)
-        });
-        for line in BufReader::new(stdout).lines().map_while(std::result::Result::ok) {
-            let message: Value = serde_json::from_str(&line).unwrap_or_default();
-            if message["reason"] == "compiler-artifact" {
-                bar.inc(1);
-                look(&message);
-            }
-        }
-        let status = cargo.wait().context("cannot wait for cargo")?;
-        bar.finish_and_clear();
-        let complaint = listener.join().map_err(|_| anyhow!("cannot read what cargo says"))?;
-        Ok(if status.success() { None } else { Some(complaint) })
+        watched(command, &bar, look)
     }
+}
+
+/// Lets cargo build, shows what it is at, looks at every artifact that it reports as JSON, and returns what it complains about if it fails.
+pub(crate) fn watched(mut command: Command, bar: &ProgressBar, mut look: impl FnMut(&Value)) -> Result<Option<String>> {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut cargo = command.spawn().with_context(|| format!("cannot run {}", command.get_program().display()))?;
+    let (stdout, stderr) = (cargo.stdout.take().context("stdout is a pipe")?, cargo.stderr.take().context("stderr is a pipe")?);
+    let listener = thread::spawn({
+        let bar = bar.clone();
+        move || listen(stderr, &bar)
+    });
+    for line in BufReader::new(stdout).lines().map_while(std::result::Result::ok) {
+        let message: Value = serde_json::from_str(&line).unwrap_or_default();
+        if message["reason"] == "compiler-artifact" {
+            bar.inc(1);
+            look(&message);
+        }
+    }
+    let status = cargo.wait().context("cannot wait for cargo")?;
+    bar.finish_and_clear();
+    let complaint = listener.join().map_err(|_| anyhow!("cannot read what cargo says"))?;
+    Ok(if status.success() { None } else { Some(complaint) })
 }
 
 /// The folder that cargo built this very program into: it has put its tag there.
@@ -314,7 +359,8 @@ fn target_folder() -> Option<PathBuf> {
     program.ancestors().find(|folder| folder.join("CACHEDIR.TAG").is_file()).map(Path::to_owned)
 }
 
-fn progress(artifacts: Option<usize>) -> Result<ProgressBar> {
+/// So many artifacts to build, if somebody knows.
+pub(crate) fn progress(artifacts: Option<usize>) -> Result<ProgressBar> {
     let (bar, template) = match artifacts {
         Some(artifacts) => (ProgressBar::new(artifacts as u64), "building {bar:30} {pos:>3}/{len} {wide_msg}"),
         None => (ProgressBar::no_length(), "building {spinner} {pos:>3} {wide_msg}"),
@@ -342,8 +388,43 @@ fn listen(stderr: impl Read, bar: &ProgressBar) -> String {
     complaints[first..].join("\n").trim_matches('\n').to_owned()
 }
 
-/// The first line of an error message, and what it says of the cause.
-fn one_line(complaint: &str) -> String {
-    let lines = complaint.lines().map(|line| line.trim().trim_start_matches("error: ")).filter(|line| !line.is_empty());
-    lines.take(4).collect::<Vec<_>>().join(" ")
+/// The first line of an error message, and what it says of the cause, without the warnings before it.
+pub(crate) fn one_line(complaint: &str) -> String {
+    let error = if complaint.starts_with("error") { 0 } else { complaint.find("\nerror").unwrap_or(0) };
+    let lines = complaint[error..].lines().map(|line| line.trim().trim_start_matches("error: "));
+    lines.filter(|line| !line.is_empty()).take(4).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::groups;
+    use crate::subjects::{EVERYONE, chosen};
+
+    #[test]
+    fn no_two_features_are_built_together() {
+        let everyone = [EVERYONE, "jemalloc-tuned", "freestone-off"].map(str::to_owned);
+        for has_services in [false, true] {
+            let groups = groups(&chosen(&everyone, false), has_services);
+            let said: Vec<String> = groups
+                .iter()
+                .map(|its| {
+                    format!("{}: {}", its.features().join(","), its.binaries.iter().cloned().collect::<Vec<_>>().join(" "))
+                })
+                .collect();
+            let first = if has_services {
+                "service: client subject-freestone subject-system"
+            } else {
+                ": subject-freestone subject-system"
+            };
+            assert_eq!(said[0], first);
+            let service = if has_services { ",service" } else { "" };
+            for peer in
+                ["jemalloc", "jemalloc-stats", "mimalloc", "mimalloc-v2", "snmalloc", "rpmalloc", "tcmalloc", "rusty-alloc"]
+            {
+                assert!(said.contains(&format!("{peer}{service}: subject-{peer}")), "{said:?}");
+            }
+            assert!(said.contains(&format!("checked{service}: subject-freestone-checked")), "{said:?}");
+        }
+        assert!(groups(&[], false).is_empty());
+    }
 }

@@ -23,11 +23,17 @@ use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+
+use crate::interrupt;
+use crate::sampler::Sampler;
+
+/// Resolved by the process that executes it, which is this program or started by it: so it is this program even when another lies at its path.
+pub(crate) const THIS_PROGRAM: &str = "/proc/self/exe";
 
 /// Why a run counts for nothing.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -55,26 +61,71 @@ pub(crate) struct Said {
 /// What a process printed, if it ended well and in time. Waits without looking at a clock again and again, which would cost the process time
 /// on a machine with few cores.
 pub(crate) fn output(command: &mut Command, timeout: Duration) -> Result<Said, Failure> {
+    output_and(command, timeout, None)
+}
+
+/// The same, and `sampler` looks at the process meanwhile.
+pub(crate) fn output_sampled(command: &mut Command, timeout: Duration, sampler: &mut Sampler) -> Result<Said, Failure> {
+    output_and(command, timeout, Some(sampler))
+}
+
+fn output_and(command: &mut Command, timeout: Duration, mut sampler: Option<&mut Sampler>) -> Result<Said, Failure> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| Failure::once(format!("cannot be started: {error}")))?;
+    let deadline = Instant::now() + timeout;
+    if let Some(sampler) = &mut sampler {
+        sampler.begin(child.id());
+    }
+    let process = child.id();
+    interrupt::running(process);
     let (sender, receiver) = channel();
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     thread::spawn(move || {
-        // A subject says one line at most on stderr, which fits a pipe; so one after the other will do.
-        let texts = (all(stdout), all(stderr));
+        // Both at once: who complains at length is not to wait for a reader.
+        let complaint = thread::spawn(move || all(stderr));
+        let texts = (all(stdout), complaint.join().unwrap_or_default());
+        // Who closes its pipes has not ended yet.
+        until_it_ends(process);
         // The other end is gone when it took too long.
         let _ = sender.send(texts);
     });
-    let texts = receiver.recv_timeout(timeout);
+    let texts = receive(&receiver, deadline, sampler);
+    interrupt::over(process);
     let status = end(&mut child, texts.is_err()).map_err(|error| Failure::once(format!("cannot be waited for: {error}")))?;
     match texts {
         Ok((stdout, stderr)) if status.success() => Ok(Said { stdout, stderr }),
-        Ok((_, stderr)) => Err(Failure::once(ended(status, &stderr))),
+        // Who says that it was asked for something that does not exist would say so again.
+        Ok((_, stderr)) => Err(Failure { reason: ended(status, &stderr), hopeless: status.code() == Some(2) }),
         Err(RecvTimeoutError::Timeout) => {
             Err(Failure { reason: format!("took more than {} s", timeout.as_secs()), hopeless: true })
         }
         Err(RecvTimeoutError::Disconnected) => Err(Failure::once("cannot be listened to".to_owned())),
     }
+}
+
+/// Waits until somebody says something, and lets the sampler look whenever it is to.
+fn receive<T>(receiver: &Receiver<T>, deadline: Instant, mut sampler: Option<&mut Sampler>) -> Result<T, RecvTimeoutError> {
+    loop {
+        let next = sampler.as_ref().map_or(deadline, |sampler| sampler.next().min(deadline));
+        match receiver.recv_timeout(next.saturating_duration_since(Instant::now())) {
+            Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {
+                if let Some(sampler) = &mut sampler {
+                    sampler.look();
+                }
+            }
+            answer => return answer,
+        }
+    }
+}
+
+/// Waits for the end of a child, and leaves it to be waited for: until then its number is nobody else's.
+fn until_it_ends(child: u32) {
+    // SAFETY: all zeros is a valid `siginfo_t`.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `info` is a valid place to write to.
+    while unsafe { libc::waitid(libc::P_PID, child, &raw mut info, libc::WEXITED | libc::WNOWAIT) } == -1
+        && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
+    {}
 }
 
 fn all(pipe: Option<impl Read>) -> String {
@@ -87,16 +138,17 @@ fn all(pipe: Option<impl Read>) -> String {
 }
 
 /// How a process ended, and the last line of its complaint.
-fn ended(status: ExitStatus, stderr: &str) -> String {
+pub(crate) fn ended(status: ExitStatus, stderr: &str) -> String {
     let said = stderr.lines().rfind(|line| !line.trim().is_empty()).map_or_else(String::new, |line| format!(": {line}"));
     format!("{status}{said}")
 }
 
 fn end(child: &mut Child, by_force: bool) -> io::Result<ExitStatus> {
+    // A launcher leads a group, to which its command and that one's children belong: what they leave behind is not to disturb the next. Others
+    // lead none, and nothing happens.
+    // SAFETY: no memory is involved; the number belongs to a child that nobody has waited for.
+    unsafe { libc::kill(-(child.id() as libc::pid_t), libc::SIGKILL) };
     if by_force {
-        // A launcher leads a group, to which its command and that one's children belong. Others lead none, and nothing happens.
-        // SAFETY: no memory is involved; the number belongs to a child that nobody has waited for.
-        unsafe { libc::kill(-(child.id() as libc::pid_t), libc::SIGKILL) };
         child.kill()?;
     }
     child.wait()
@@ -150,8 +202,8 @@ pub(crate) struct Launcher {
 
 impl Launcher {
     /// Commands that the harness listens to, in an environment with nothing but what was asked for.
-    pub(crate) fn new(timeout: Duration) -> io::Result<Self> {
-        Ok(Self { program: std::env::current_exe()?, environment: Some(Vec::new()), output: None, timeout })
+    pub(crate) fn new(timeout: Duration) -> Self {
+        Self { program: THIS_PROGRAM.into(), environment: Some(Vec::new()), output: None, timeout }
     }
 
     /// Runs a command with `library` in front of the C library, and returns what it cost and what it printed.
@@ -226,7 +278,7 @@ fn started_and_waited_for(library: Option<&Path>, output: Option<&Path>, words: 
 }
 
 /// Lets the kernel kill this process when its parent dies, so that nothing goes on when somebody interrupts the harness.
-fn die_with_parent() -> io::Result<()> {
+pub(crate) fn die_with_parent() -> io::Result<()> {
     // SAFETY: no memory is involved.
     let result = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
@@ -273,8 +325,23 @@ mod tests {
     }
 
     #[test]
+    fn a_process_that_is_asked_for_what_does_not_exist_is_not_asked_again() {
+        assert!(shell("exit 2", Duration::from_mins(1)).expect_err("it fails").hopeless);
+        assert!(!shell("exit 3", Duration::from_mins(1)).expect_err("it fails").hopeless);
+    }
+
+    #[test]
     fn a_process_that_never_ends_is_given_up() {
-        let failure = shell("exec sleep 1000", Duration::from_millis(50)).expect_err("it takes too long");
-        assert!(failure.hopeless);
+        for script in ["exec sleep 20", "exec >&- 2>&-; exec sleep 20"] {
+            let failure = shell(script, Duration::from_millis(50)).expect_err("it takes too long");
+            assert!(failure.hopeless, "{script}");
+        }
+    }
+
+    #[test]
+    fn a_process_may_complain_at_length() {
+        let failure = shell("head -c 200000 /dev/zero >&2; echo; echo so >&2; exit 1", Duration::from_mins(1));
+        let failure = failure.expect_err("it fails");
+        assert!(!failure.hopeless && failure.reason.ends_with("so"), "{}", failure.reason.len());
     }
 }

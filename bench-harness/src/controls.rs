@@ -18,9 +18,23 @@ pub struct Controls {
     /// Figures of the allocator's own at the end of a workload, such as its pauses. The end of a name says the unit, as in all notes:
     /// `_bytes`, `_ns`, or nothing for a count.
     pub notes: Option<fn(&mut Note<'_>)>,
+    /// Allocations until now, by all threads together.
+    pub allocations: Option<fn() -> u64>,
+    /// Bytes that the program holds at this moment, where the allocator can say.
+    pub heap_in_use: Option<fn() -> Option<u64>>,
+    /// More of what the allocator's own books say at the end of a workload: figures that only make sense beside each other, named like notes.
+    pub books: Option<fn(&mut Note<'_>)>,
 }
 
 impl Controls {
     /// An allocator that only allocates.
-    pub const NONE: Self = Self { set_memory_limit: None, thread_idle: None, observe: None, notes: None };
+    pub const NONE: Self = Self {
+        set_memory_limit: None,
+        thread_idle: None,
+        observe: None,
+        notes: None,
+        allocations: None,
+        heap_in_use: None,
+        books: None,
+    };
 }

@@ -6,5 +6,7 @@
 //! its controls.
 
 pub mod controls;
+pub mod distribution;
+pub mod live;
 pub mod subject;
 pub mod workload;

@@ -1,6 +1,7 @@
 //! What the runs ran on, and who else was using it.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -26,8 +27,26 @@ pub(crate) struct Machine {
     pub(crate) governor: Option<String>,
     /// The compiler's version.
     pub(crate) rustc: String,
+    /// The C library and its version, of which instruction counts depend as much as of the compiler's. Older records do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) c_library: Option<String>,
     /// Of the last minute, 5 and 15 minutes. Building the subjects shows in it.
     pub(crate) load_average: String,
+    /// The processor's own program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) microcode: Option<String>,
+    /// The kernel's unit of memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) page_bytes: Option<u64>,
+    /// Does the kernel put things at other addresses each time?
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) randomizes: Option<bool>,
+    /// The control group's `cpu.max`: how much of how many microseconds, or `max`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cpu_max: Option<String>,
+    /// The control group's `memory.max`, in bytes, or `max`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) memory_max: Option<String>,
 }
 
 fn first_line(path: &str) -> Option<String> {
@@ -39,6 +58,23 @@ fn first_line(path: &str) -> Option<String> {
 fn value(text: &str, name: &str) -> Option<String> {
     let rest = text.lines().find_map(|line| line.strip_prefix(name)?.trim_start().strip_prefix(':'))?;
     Some(rest.trim().to_owned())
+}
+
+fn page_bytes() -> Option<u64> {
+    // SAFETY: no memory is involved.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(bytes).ok()
+}
+
+/// What limits our control group (version 2), if anything does: its own file, or that of the nearest group around it that has one.
+fn of_control_group(file: &str) -> Option<String> {
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let group = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let folder = Path::new("/sys/fs/cgroup").join(group);
+    folder
+        .ancestors()
+        .take_while(|folder| folder.starts_with("/sys/fs/cgroup"))
+        .find_map(|folder| first_line(folder.join(file).to_str()?))
 }
 
 impl Machine {
@@ -62,8 +98,14 @@ impl Machine {
             huge_pages: chosen.unwrap_or_else(unknown),
             governor: first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
             rustc,
+            c_library: Some(freestone_bench::subject::c_library()),
             load_average: first_line("/proc/loadavg")
                 .map_or_else(unknown, |line| line.split(' ').take(3).collect::<Vec<_>>().join(" ")),
+            microcode: value(&cpus, "microcode"),
+            page_bytes: page_bytes(),
+            randomizes: first_line("/proc/sys/kernel/randomize_va_space").map(|line| line != "0"),
+            cpu_max: of_control_group("cpu.max"),
+            memory_max: of_control_group("memory.max"),
         }
     }
 }
@@ -74,6 +116,10 @@ pub(crate) struct Usage {
     at: Instant,
     everybody_ticks: i64,
     ours_ticks: i64,
+    /// What the host gave to others while this machine had something to do.
+    stolen_ticks: i64,
+    /// Of all cores, whatever they did.
+    all_ticks: i64,
 }
 
 impl Usage {
@@ -90,7 +136,13 @@ impl Usage {
         let own = first_line("/proc/self/stat")?;
         let own = numbers(own.rsplit_once(')')?.1.trim_start().split_once(' ')?.1);
         let ours_ticks = own.get(10..14)?.iter().sum();
-        Some(Self { at: Instant::now(), everybody_ticks, ours_ticks })
+        let (stolen_ticks, all_ticks) = (all.get(7).copied().unwrap_or(0), all.iter().take(8).sum());
+        Some(Self { at: Instant::now(), everybody_ticks, ours_ticks, stolen_ticks, all_ticks })
+    }
+
+    /// The share of the processors' time that the host took since `before`.
+    pub(crate) fn stolen_since(&self, before: &Self) -> f64 {
+        (self.stolen_ticks - before.stolen_ticks).max(0) as f64 / (self.all_ticks - before.all_ticks).max(1) as f64
     }
 
     /// How many cores others kept busy since `before`, on average.
@@ -111,6 +163,11 @@ impl Usage {
 /// Are so many cores in use by others enough to doubt the figures?
 pub(crate) fn is_busy(cores_of_others: f64, cores: usize) -> bool {
     cores_of_others > cores as f64 / 10.0
+}
+
+/// Does the host take enough to doubt the figures?
+pub(crate) fn is_robbed(stolen: f64) -> bool {
+    stolen > 0.01
 }
 
 /// What a program prints when it works, without the line's end.

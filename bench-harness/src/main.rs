@@ -6,7 +6,8 @@
 //!   arguments → subjects, cargo → inputs → rounds → statistics → report
 //!   what to do  who, built        what      every    how sure     the tables
 //!                                 they read process
-//!                  machine, record: where figures come from, and where they are kept
+//!      plan        machine, record: where figures come from, and where they are kept
+//!   scenario
 //! ```
 //!
 //! Two verbs tell a shorter one, about libraries that are put in front of the C library's malloc: `program` runs any command on them, and
@@ -21,22 +22,35 @@
 //! what a program has said (`report/trace.rs`).
 
 mod arguments;
+mod calls;
 mod cargo;
 mod child;
+mod gate;
 mod inputs;
+mod instructions;
+mod interrupt;
+mod kept;
 mod machine;
 mod pattern;
 mod patterns;
+mod plain;
+mod plan;
 mod preload;
 mod profile;
 mod program;
 mod record;
 mod recorder;
 mod report;
+mod resident;
+mod resume;
 mod rounds;
+mod sampler;
+mod scenario;
 mod session;
 mod statistics;
 mod subjects;
+mod tables;
+mod user_crate;
 
 use std::fmt::{self, Write as _};
 use std::fs::File;
@@ -45,20 +59,23 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
-use freestone_bench::workload::{self, Workload};
+use freestone_bench::workload;
 
-use arguments::{Arguments, Verb, found, sentence};
+use arguments::{Arguments, Export, Measure, Verb, sentence};
 use cargo::Cargo;
 use machine::Machine;
 use pattern::Extent;
-use record::{Kept, Kind, LeftOut, Session, Version};
+use plain::{plain, tamed};
+use plan::{Plan, Row};
+use record::{Kept, Kind, LeftOut, Session, Version, View};
 use report::{Format, Log, Report};
+use resume::Begun;
 use rounds::Launch;
 use subjects::{Built, Subject};
 
-/// Somebody asked for what there is not: exit code 2, like all that is wrong with the command line.
+/// Somebody asked for what there is not, or gave what cannot be read: exit code 2, like all that is wrong with the command line.
 #[derive(Debug)]
 struct Misuse(String);
 
@@ -70,11 +87,44 @@ impl fmt::Display for Misuse {
 
 impl std::error::Error for Misuse {}
 
+/// For what goes wrong with a file that somebody gave us.
+trait Given<T> {
+    /// Whatever it is, it is misuse.
+    fn given(self) -> Result<T>;
+}
+
+impl<T> Given<T> for Result<T> {
+    fn given(self) -> Result<T> {
+        self.map_err(|error| Misuse(format!("{error:#}")).into())
+    }
+}
+
 /// Did everything go well that was asked for?
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Ending {
     Well,
+    /// All was done, and the answer is no: exit code 1.
+    No,
+    /// Something of it failed: exit code 3.
     Badly,
+    /// Somebody pressed Ctrl-C: exit code 130, as shells have it.
+    Interrupted,
+}
+
+impl Ending {
+    /// The exit code when somebody interrupts.
+    const INTERRUPTED: u8 = 130;
+}
+
+impl From<Ending> for ExitCode {
+    fn from(ending: Ending) -> Self {
+        match ending {
+            Ending::Well => Self::SUCCESS,
+            Ending::No => Self::FAILURE,
+            Ending::Badly => Self::from(3),
+            Ending::Interrupted => Self::from(Ending::INTERRUPTED),
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -91,11 +141,13 @@ fn main() -> ExitCode {
         }
     };
     match obey(&arguments) {
-        Ok(Ending::Well) => ExitCode::SUCCESS,
-        Ok(Ending::Badly) => ExitCode::FAILURE,
+        Ok(ending) => ending.into(),
         Err(error) => {
-            eprintln!("freestone-bench: {error:#}");
-            if error.is::<Misuse>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+            eprintln!("freestone-bench: {}", plain(&format!("{error:#}")));
+            if interrupt::is_asked() {
+                return Ending::Interrupted.into();
+            }
+            ExitCode::from(if error.is::<Misuse>() { 2 } else { 3 })
         }
     }
 }
@@ -103,12 +155,30 @@ fn main() -> ExitCode {
 fn obey(arguments: &Arguments) -> Result<Ending> {
     let format = if arguments.markdown { Format::Markdown } else { Format::Text };
     if arguments.list {
-        say(&report::list());
+        say(&format!("{}\n{}\n{}", report::list(), subjects::list(), scenario::list()));
         return Ok(Ending::Well);
     }
     match &arguments.verb {
-        None => measure(arguments, format),
-        Some(Verb::Report { file }) => Ok(show(&Kept::read(file)?, format)),
+        None => match &arguments.measure.resume {
+            None => measure(&Plan::typed(&arguments.measure)?, None, &arguments.measure, format),
+            Some(file) => {
+                let begun = Begun::read(file)?;
+                measure(&begun.plan(&arguments.measure)?, Some(begun), &arguments.measure, format)
+            }
+        },
+        Some(Verb::Run { scenario, measure: asked }) => {
+            ensure!(
+                asked.resume.is_none(),
+                Misuse("--resume goes without `run`: the file says which scenario it follows".to_owned())
+            );
+            measure(&Plan::following(scenario, asked)?, None, asked, format)
+        }
+        Some(Verb::Check { scenarios }) => scenario::check(scenarios),
+        Some(Verb::Report { file, format: Export::Table, output: None }) => show_again(file, format),
+        Some(Verb::Report { file, format, output }) => report::export(file, *format, output.as_deref()),
+        Some(Verb::Gate(asked)) => gate::compare(asked, format),
+        Some(Verb::Cargo(asked)) => user_crate::compare(asked, format),
+        Some(Verb::Tables(asked)) => tables::obey(asked),
         Some(Verb::Trace { file }) => sum_up(file, format),
         Some(Verb::Program(asked)) => program::compare(asked, format),
         Some(Verb::Patterns(asked)) => patterns::compare(asked, format),
@@ -128,6 +198,10 @@ fn obey(arguments: &Arguments) -> Result<Ending> {
             child::launch(library.as_deref(), output.as_deref(), command).context("cannot launch a command")?;
             Ok(Ending::Well)
         }
+        Some(Verb::CountCalls { command }) => {
+            calls::trace(command).context("cannot count the calls of a command")?;
+            Ok(Ending::Well)
+        }
         Some(Verb::Proof) => {
             preload::say_whose_malloc();
             Ok(Ending::Well)
@@ -135,128 +209,159 @@ fn obey(arguments: &Arguments) -> Result<Ending> {
     }
 }
 
-/// Builds, runs, keeps and compares.
-fn measure(arguments: &Arguments, format: Format) -> Result<Ending> {
-    let workloads = chosen_workloads(arguments)?;
-    let subjects = chosen_subjects(arguments)?;
+/// Builds, runs, keeps and compares; or goes on with what was `begun`.
+fn measure(plan: &Plan, begun: Option<Begun>, asked: &Measure, format: Format) -> Result<Ending> {
+    if asked.dry_run {
+        let folder = Cargo::find().ok().map(|cargo| cargo.folder());
+        say(&session::foretell(plan, folder.as_deref()));
+        return Ok(Ending::Well);
+    }
     let cargo = Cargo::find()?;
     let date = rounds::now();
 
-    let (built, failed) = match &arguments.prebuilt {
-        Some(folder) => (subjects::prebuilt(folder, &subjects)?, Vec::new()),
-        None => cargo.build(&subjects)?,
+    let (built, mut left_out) = match &plan.prebuilt {
+        Some(folder) => subjects::prebuilt(folder, &plan.subjects, &plan.named)?,
+        None => {
+            let (built, failed) = cargo.build(&plan.subjects, plan.has_services())?;
+            (built, failed.into_iter().map(does_not_build).collect())
+        }
     };
-    let mut left_out: Vec<LeftOut> = failed.into_iter().map(does_not_build).collect();
-    let inputs = if workloads.iter().any(|its| its.is_real()) { inputs::prepare(&cargo)? } else { PathBuf::new() };
+    let inputs = if plan.rows.iter().any(|row| row.workload.is_real()) { inputs::prepare(&cargo)? } else { PathBuf::new() };
+    let views = possible(plan.views());
+    let repeatable = instructions::repeatable(&cargo, &views)?;
     let launch = Launch {
-        percent: arguments.percent,
+        percent: plan.percent,
         inputs: &inputs,
-        environment: &arguments.env,
-        timeout: Duration::from_secs(arguments.timeout),
+        environment: &plan.environment,
+        timeout: plan.timeout,
+        repeatable: &repeatable,
     };
     let (proved, unproved) = prove(&launch, built)?;
     // Where there is no make, a peer is missing and said to be; but who asked for it, or built it in vain, is to notice.
-    let asked_for = |name: &str| arguments.subjects.iter().chain(&arguments.with).any(|asked| asked == name);
-    let incomplete = !unproved.is_empty() || left_out.iter().any(|its| asked_for(&its.subject));
+    let incomplete = !unproved.is_empty() || left_out.iter().any(|its| plan.named.contains(&its.subject));
     left_out.extend(unproved);
     for its in &left_out {
         eprintln!("{} is left out: {}", its.subject, its.reason);
     }
 
-    let session = Session {
-        date,
-        kind: Kind::Workloads,
-        commit: if arguments.prebuilt.is_none() { session::commit(cargo.workspace()) } else { None },
-        machine: Machine::look(cargo.rustc().to_owned()),
-        seed: session::seed(arguments.seed),
-        repetitions: arguments.repetitions.unwrap_or(if arguments.full { 10 } else { 6 }),
-        percent: arguments.percent,
-        threads: None,
-        workloads: workloads.iter().map(|workload| workload.name.to_owned()).collect(),
-        subjects: proved
-            .iter()
-            .map(|(built, version)| Version {
-                subject: built.subject.name.to_owned(),
-                version: version.clone(),
-                option: built.subject.variant.map(|variant| format!("{}={}", variant.variable, variant.value)),
-            })
-            .collect(),
-        left_out,
-        environment: arguments.env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+    // The first runs twice in each round, so that the session says what the machine does by itself.
+    let version = |(built, version): &(Built, String)| Version {
+        subject: built.subject.name.to_owned(),
+        version: version.clone(),
+        option: built.subject.variant.map(|variant| variant.option()),
     };
-    let path = session::kept_at(arguments.json.as_deref(), &cargo, &session.date)?;
+    let mut subjects: Vec<Version> = proved.iter().map(version).collect();
+    let again = Version { subject: subjects::again(&subjects[0].subject), ..subjects[0].clone() };
+    subjects.insert(1, again);
+    let session = Session {
+        commit: if plan.prebuilt.is_none() { session::commit(cargo.workspace()) } else { None },
+        seed: session::seed(plan.seed),
+        repetitions: plan.repetitions,
+        percent: plan.percent,
+        workloads: plan.rows.iter().map(Row::title).collect(),
+        subjects,
+        left_out,
+        environment: plan.environment.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+        scenario: plan.scenario.clone(),
+        flags: session::flags(cargo.workspace(), plan.prebuilt.as_deref()),
+        floors: plan.floors(),
+        ..Session::new(date, Kind::Workloads, Machine::look(cargo.rustc().to_owned()))
+    };
     let started = Instant::now();
-    let kept = session::hold(session, &path, |workload, subject| launch.run(&proved[subject].0, workloads[workload]))?;
+    let run = |view: View, row: usize, subject: usize| launch.look(view, &proved[subject.saturating_sub(1)].0, &plan.rows[row]);
+    let (kept, path) = match begun {
+        None => {
+            let path = session::kept_at(asked.json.as_deref(), &cargo, &session.date)?;
+            (session::hold(session, &path, &views, run)?, path)
+        }
+        Some(begun) => {
+            begun.check(&session)?;
+            (session::go_on(begun.kept, &begun.path, run)?, begun.path)
+        }
+    };
 
-    let all = arguments.full;
     let ending = show(&kept, format);
     if format == Format::Text {
-        say(&farewell(&path, started.elapsed(), all));
+        say(&farewell(&kept, &path, started.elapsed(), asked.full));
     }
-    Ok(if incomplete { Ending::Badly } else { ending })
+    Ok(if incomplete && ending != Ending::Interrupted { Ending::Badly } else { ending })
+}
+
+/// Those views that this machine allows; of the others, it says why they are left out.
+fn possible(mut views: Vec<View>) -> Vec<View> {
+    views.retain(|view| {
+        let possible = match view {
+            View::Timed => Ok(()),
+            View::Calls => calls::possible().map_err(|reason| format!("calls into the system are not counted: {reason}")),
+            View::Instructions => instructions::possible().map_err(|reason| format!("instructions are not counted: {reason}")),
+        };
+        possible.inspect_err(|sentence| eprintln!("{sentence}")).is_ok()
+    });
+    views
 }
 
 /// Prints what a log with a trace in it says, and loudly what of it cannot be read.
 fn sum_up(file: &Path, format: Format) -> Result<Ending> {
     let log = if file.as_os_str() == "-" {
-        Log::read(io::stdin().lock(), "the standard input")?
+        Log::read(io::stdin().lock(), "the standard input").given()?
     } else {
         let name = file.display().to_string();
-        let opened = File::open(file).with_context(|| format!("cannot read {name}"))?;
-        Log::read(BufReader::new(opened), &name)?
+        let opened = File::open(file).with_context(|| format!("cannot read {name}")).given()?;
+        Log::read(BufReader::new(opened), &name).given()?
     };
     say(&log.print(format));
-    Ok(match log.problem() {
-        None => Ending::Well,
-        Some(problem) => {
-            eprintln!("ERROR: {problem}");
-            Ending::Badly
-        }
-    })
+    log.problem().map_or(Ok(Ending::Well), |problem| bail!(Misuse(problem)))
 }
 
-/// Prints the tables, and loudly what went wrong.
+/// Prints the tables of a session that was just held. One that did not come to its end is no good ending, whatever its tables say.
 fn show(kept: &Kept, format: Format) -> Ending {
+    match print(kept, format) {
+        _ if kept.end.is_none() && interrupt::is_asked() => Ending::Interrupted,
+        _ if kept.end.is_none() => Ending::Badly,
+        ending => ending,
+    }
+}
+
+/// Prints the tables, and what there is to complain about.
+fn print(kept: &Kept, format: Format) -> Ending {
+    let kept = &tamed(kept, format);
     let report = Report::of(kept);
     let text = report.print(format);
-    say(&if format == Format::Text { report::styled(&text) } else { text });
+    let text = plain(&text);
+    say(&if format == Format::Text { report::styled(&text) } else { text.into_owned() });
+    complain(&report)
+}
+
+/// Says loudly what went wrong, or what was not reached.
+fn complain(report: &Report<'_>) -> Ending {
     let problems = report.problems();
     for problem in &problems {
-        eprintln!("ERROR: {problem}");
+        eprintln!("ERROR: {}", plain(problem));
     }
-    if problems.is_empty() { Ending::Well } else { Ending::Badly }
+    let missed = report.missed().len();
+    if missed > 0 {
+        eprintln!("freestone-bench: {missed} of {} floors {} missed", report.floors(), if missed == 1 { "is" } else { "are" });
+    }
+    match (problems.is_empty(), missed) {
+        (false, _) => Ending::Badly,
+        (true, 0) => Ending::Well,
+        (true, _) => Ending::No,
+    }
+}
+
+/// Prints the tables of a kept session. Of a damaged file, those of what can be believed.
+fn show_again(file: &Path, format: Format) -> Result<Ending> {
+    let (kept, damage) = Kept::salvage(file)?;
+    let ending = show(&kept, format);
+    match damage {
+        None => Ok(ending),
+        Some(damage) => bail!(Misuse(format!("{damage}; the report is of what comes before it"))),
+    }
 }
 
 /// To stdout, with styles where they can be seen. That nobody listens is no reason to panic.
 fn say(text: &str) {
     let _ = anstream::stdout().write_all(text.as_bytes());
-}
-
-fn chosen_workloads(arguments: &Arguments) -> Result<Vec<&'static Workload>> {
-    let all: Vec<&str> = workload::all().map(|its| its.name).collect();
-    let mut names = Vec::new();
-    for wanted in &arguments.workloads {
-        let found = found(wanted, &all);
-        ensure!(!found.is_empty(), Misuse(format!("there is no workload '{wanted}'; --list names them")));
-        names.extend(found);
-    }
-    let is_chosen = |its: &&Workload| {
-        if names.is_empty() { (arguments.full && !its.is_over_time()) || its.telling } else { names.contains(&its.name) }
-    };
-    Ok(workload::all().filter(is_chosen).collect())
-}
-
-fn chosen_subjects(arguments: &Arguments) -> Result<Vec<&'static Subject>> {
-    let mut names = arguments.subjects.clone();
-    names.extend_from_slice(&arguments.with);
-    for name in &names {
-        let all: Vec<&str> = subjects::ALL.iter().map(|subject| subject.name).collect();
-        ensure!(Subject::by_name(name).is_some(), Misuse(format!("there is no subject '{name}'; they are {}", all.join(", "))));
-    }
-    let is_chosen = |subject: &&Subject| {
-        names.iter().any(|name| name == subject.name) || (arguments.subjects.is_empty() && subject.by_default)
-    };
-    Ok(subjects::ALL.iter().filter(is_chosen).collect())
 }
 
 fn does_not_build(subject: &'static Subject) -> LeftOut {
@@ -272,7 +377,7 @@ fn prove(launch: &Launch<'_>, built: Vec<Built>) -> Result<(Proved, Vec<LeftOut>
     let mut proved = Vec::new();
     let mut unproved = Vec::new();
     for built in built {
-        match launch.probe(&built, probe) {
+        match launch.probe(&built, &Row::plain(probe)) {
             Ok(version) => proved.push((built, version)),
             Err(reason) => unproved.push(LeftOut { subject: built.subject.name.to_owned(), reason }),
         }
@@ -283,9 +388,11 @@ fn prove(launch: &Launch<'_>, built: Vec<Built>) -> Result<(Proved, Vec<LeftOut>
 }
 
 /// Where the records are, and what else there is to do.
-fn farewell(kept: &Path, took: Duration, all: bool) -> String {
-    let mut text = session::farewell(kept, took);
-    if !all {
+fn farewell(kept: &Kept, path: &Path, took: Duration, all: bool) -> String {
+    let mut text = session::farewell(path, took);
+    if kept.end.is_none() {
+        let _ = writeln!(text, "Go on with it:            cargo run --release -- --resume {}", path.display());
+    } else if !all {
         let _ = writeln!(text, "All workloads, ten times: cargo run --release -- --full   (about 20 minutes)");
     }
     text

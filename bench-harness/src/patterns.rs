@@ -30,25 +30,22 @@ pub(crate) fn compare(asked: &Patterns, format: Format) -> Result<Ending> {
     let subjects = preload::proved(&wanted, &cargo, None)?;
 
     let session = Session {
-        date,
-        kind: Kind::Patterns,
         commit: session::commit(cargo.workspace()),
-        machine: Machine::look(cargo.rustc().to_owned()),
-        seed: session::seed(asked.preloads.seed),
-        repetitions: asked.preloads.repetitions.unwrap_or(6),
+        seed: session::seed(asked.preloads.course.seed),
+        repetitions: asked.preloads.course.repetitions.unwrap_or(6),
         percent: asked.percent,
         threads: asked.threads,
         workloads: patterns.iter().map(|pattern| pattern.name.to_owned()).collect(),
         subjects: subjects.iter().map(preload::Preload::version).collect(),
-        left_out: Vec::new(),
         environment: asked.env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+        ..Session::new(date, Kind::Patterns, Machine::look(cargo.rustc().to_owned()))
     };
     let launcher =
-        Launcher { environment: Some(asked.env.clone()), ..Launcher::new(Duration::from_secs(asked.preloads.timeout))? };
+        Launcher { environment: Some(asked.env.clone()), ..Launcher::new(Duration::from_secs(asked.preloads.course.timeout)) };
     let extent = Extent { percent: asked.percent, threads: asked.threads };
-    let path = session::kept_at(asked.preloads.json.as_deref(), &cargo, &session.date)?;
+    let path = session::kept_at(asked.preloads.course.json.as_deref(), &cargo, &session.date)?;
     let started = Instant::now();
-    let kept = session::hold(session, &path, |pattern, subject| {
+    let kept = session::hold(session, &path, &[], |_, pattern, subject| {
         launched(&launcher, subjects[subject].library.as_deref(), patterns[pattern], extent)
     })?;
     let ending = show(&kept, format);

@@ -26,7 +26,7 @@ use crate::cargo::Cargo;
 use crate::child::{Launcher, output};
 use crate::machine::said;
 use crate::record::Version;
-use crate::subjects::FREESTONE;
+use crate::subjects::{FREESTONE, again};
 
 /// The subject without a library: what the C library brings.
 const SYSTEM: &str = "system";
@@ -67,7 +67,7 @@ impl Preload {
 
     /// The same under another name, for comparing it with itself.
     pub(crate) fn again(&self) -> Self {
-        Self { name: format!("{} again", self.name), ..self.clone() }
+        Self { name: again(&self.name), ..self.clone() }
     }
 }
 
@@ -114,7 +114,7 @@ pub(crate) fn proved(wanted: &[Wanted], cargo: &Cargo, command: Option<&[OsStrin
     for Wanted { name, source } in wanted {
         let library = match source {
             Source::CLibrary => None,
-            Source::Workspace => Some(cargo.build_library()?),
+            Source::Workspace => Some(cargo.build_library("freestone-preload")?),
             Source::File(path) => Some(path.clone()),
         };
         let version = serves_memory(name, library.as_deref())?;
@@ -189,7 +189,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Lets this program say under the library who serves its memory, and returns the version: the file's real name, which often says one.
 fn serves_memory(name: &str, library: Option<&Path>) -> Result<String> {
-    let launcher = Launcher::new(PATIENCE)?;
+    let launcher = Launcher::new(PATIENCE);
     let said = launcher.listen(library, &[launcher.program.as_os_str(), OsStr::new("proof")]);
     let (_, text) = said.map_err(|failure| anyhow::anyhow!("no program runs on {name}: {}", failure.reason))?;
     let real = |path: &Path| fs::canonicalize(path).ok();

@@ -34,27 +34,23 @@ pub(crate) fn compare(asked: &Program, format: Format) -> Result<Ending> {
     subjects.insert(1, subjects[0].again());
 
     let session = Session {
-        date,
-        kind: Kind::Program,
         commit: session::commit(cargo.workspace()),
-        machine: Machine::look(cargo.rustc().to_owned()),
-        seed: session::seed(asked.preloads.seed),
-        repetitions: asked.preloads.repetitions.unwrap_or(10),
-        percent: 100,
-        threads: None,
+        seed: session::seed(asked.preloads.course.seed),
+        repetitions: asked.preloads.course.repetitions.unwrap_or(10),
         workloads: vec![in_one_line(&asked.command)],
         subjects: subjects.iter().map(preload::Preload::version).collect(),
-        left_out: Vec::new(),
         environment: steering(),
+        ..Session::new(date, Kind::Program, Machine::look(cargo.rustc().to_owned()))
     };
     let launcher = Launcher {
         environment: None,
         output: Some(output.unwrap_or_else(|| PathBuf::from("/dev/null"))),
-        ..Launcher::new(Duration::from_secs(asked.preloads.timeout))?
+        ..Launcher::new(Duration::from_secs(asked.preloads.course.timeout))
     };
-    let path = session::kept_at(asked.preloads.json.as_deref(), &cargo, &session.date)?;
+    let path = session::kept_at(asked.preloads.course.json.as_deref(), &cargo, &session.date)?;
     let started = Instant::now();
-    let kept = session::hold(session, &path, |_, subject| run(&launcher, subjects[subject].library.as_deref(), &asked.command))?;
+    let kept =
+        session::hold(session, &path, &[], |_, _, subject| run(&launcher, subjects[subject].library.as_deref(), &asked.command))?;
     let ending = show(&kept, format);
     if format == Format::Text {
         say(&session::farewell(&path, started.elapsed()));
@@ -63,7 +59,7 @@ pub(crate) fn compare(asked: &Program, format: Format) -> Result<Ending> {
 }
 
 /// One run. A command that fails is measured, too: whether that is right, comparing how it ended will show.
-fn run(launcher: &Launcher, library: Option<&Path>, command: &[OsString]) -> Result<Measurement, Failure> {
+pub(crate) fn run(launcher: &Launcher, library: Option<&Path>, command: &[OsString]) -> Result<Measurement, Failure> {
     let (ran, _) = launcher.run(library, command)?;
     Ok(measurement(&ran, 1, ran.wall_nanos, ran.status().to_string()))
 }
@@ -75,25 +71,27 @@ pub(crate) fn measurement(ran: &Ran, operations: u64, nanos: u64, checksum: Stri
         nanos,
         checksum,
         peak_rss_bytes: ran.peak_rss_bytes,
-        anonymous_bytes: 0,
         minor_faults: ran.minor_faults,
         major_faults: ran.major_faults,
         notes: [(CPU_NOTE.to_owned(), ran.cpu_nanos)].into(),
+        ..Measurement::default()
     }
 }
 
 /// The absolute path of a file that can be written.
-fn writable(path: &Path) -> Result<PathBuf> {
+pub(crate) fn writable(path: &Path) -> Result<PathBuf> {
     OpenOptions::new().append(true).create(true).open(path).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(std::path::absolute(path)?)
 }
 
-fn in_one_line(command: &[OsString]) -> String {
+/// A command as one types it.
+pub(crate) fn in_one_line(command: &[OsString]) -> String {
     let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
     words.join(" ").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-fn steering() -> Vec<String> {
+/// What is in the environment that steers an allocator.
+pub(crate) fn steering() -> Vec<String> {
     let all = env::vars_os().map(|(name, value)| format!("{}={}", name.display(), value.display()));
     all.filter(|pair| STEERING.iter().any(|beginning| pair.starts_with(beginning))).collect()
 }

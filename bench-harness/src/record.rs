@@ -7,11 +7,13 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::env;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
@@ -19,6 +21,7 @@ use crate::machine::Machine;
 /// One line of the file.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(tag = "record", rename_all = "lowercase")]
+#[expect(clippy::large_enum_variant, reason = "it lives for as long as a line is written or read")]
 pub(crate) enum Record {
     /// Begins a session.
     Session(Session),
@@ -57,6 +60,75 @@ pub(crate) struct Session {
     pub(crate) left_out: Vec<LeftOut>,
     /// The whole environment of a subject's process, `NAME=VALUE`; a variant has an option more.
     pub(crate) environment: Vec<String>,
+    /// The scenario that it follows, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) scenario: Option<String>,
+    /// What was typed behind the program's name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) arguments: Vec<String>,
+    /// How the subjects were built.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) flags: Vec<String>,
+    /// What each row has to keep to, by its name in `workloads`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) floors: BTreeMap<String, Floors>,
+    /// How runs are looked at besides by the clock.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) views: Vec<View>,
+}
+
+impl Session {
+    /// A session about which nothing is known but when, what and where.
+    pub(crate) fn new(date: String, kind: Kind, machine: Machine) -> Self {
+        Self {
+            date,
+            kind,
+            commit: None,
+            machine,
+            seed: 0,
+            repetitions: 0,
+            percent: 100,
+            threads: None,
+            workloads: Vec::new(),
+            subjects: Vec::new(),
+            left_out: Vec::new(),
+            environment: Vec::new(),
+            scenario: None,
+            // Lossy: what was typed is for people to read.
+            arguments: env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect(),
+            flags: Vec::new(),
+            floors: BTreeMap::new(),
+            views: Vec::new(),
+        }
+    }
+}
+
+/// What a row has to reach, on every subject. `None` is no floor.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Floors {
+    /// Operations per second, at least.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) min_qps: Option<f64>,
+    /// The time in microseconds that 99 of 100 operations stay below, at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) max_p99_us: Option<f64>,
+    /// The share of operations that fail, at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) max_error_rate: Option<f64>,
+    /// Peak memory in bytes, at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) max_peak_rss: Option<u64>,
+}
+
+impl Floors {
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        [self.min_qps.is_some(), self.max_p99_us.is_some(), self.max_error_rate.is_some(), self.max_peak_rss.is_some()]
+            .into_iter()
+            .filter(|is_there| *is_there)
+            .count()
+    }
 }
 
 /// What the rows of a session are.
@@ -108,8 +180,34 @@ pub(crate) struct Run {
     pub(crate) version: String,
     /// What.
     pub(crate) workload: String,
+    /// How it was looked at.
+    #[serde(default, skip_serializing_if = "View::is_timed")]
+    pub(crate) view: View,
+    /// How long it took in milliseconds, start and preparations included. Older files do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) took_ms: Option<u64>,
     /// How it went.
     pub(crate) outcome: Outcome,
+}
+
+/// How a run is looked at. What disturbs a run has a run of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum View {
+    /// By the clock, left in peace.
+    #[default]
+    Timed,
+    /// Stopped at each call into the system that is about memory or waiting; its times mean nothing.
+    Calls,
+    /// On a simulated processor that counts instructions (callgrind); its times mean nothing.
+    Instructions,
+}
+
+impl View {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+    fn is_timed(&self) -> bool {
+        *self == Self::Timed
+    }
 }
 
 /// How a run went.
@@ -123,7 +221,7 @@ pub(crate) enum Outcome {
 }
 
 /// The line that a subject prints; see `subject.rs`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Measurement {
     /// Operations timed.
     pub(crate) operations: u64,
@@ -142,6 +240,49 @@ pub(crate) struct Measurement {
     pub(crate) major_faults: u64,
     /// What a workload noted besides; the name says the unit (`subject::note`).
     pub(crate) notes: BTreeMap<String, u64>,
+    /// How long single operations took, by kind.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) latencies: BTreeMap<String, Latency>,
+    /// What was resident over time, as seen from outside.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) resident: Vec<Sample>,
+    /// Calls into the system by their name ([`View::Calls`]).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) os_calls: BTreeMap<String, u64>,
+    /// Instructions of the timed operations ([`View::Instructions`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) instructions: Option<u64>,
+}
+
+/// The distribution of a time.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Latency {
+    /// Of how many operations.
+    pub(crate) count: u64,
+    /// On average, in nanoseconds.
+    pub(crate) mean_ns: u64,
+    /// The longest.
+    pub(crate) max_ns: u64,
+    /// Points of the distribution, from the middle outwards: so many of a million operations took at most so many nanoseconds.
+    pub(crate) points: Vec<(u32, u64)>,
+}
+
+/// What was resident at a moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Sample {
+    /// Since the process began.
+    pub(crate) ms: u64,
+    /// Resident, without files.
+    pub(crate) rss_bytes: u64,
+    /// What the program held, if it says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) live_bytes: Option<u64>,
+}
+
+/// At most so many samples: of each stretch of time the one with the most, so that no peak is lost.
+pub(crate) fn thinned(samples: &[Sample], most: usize) -> Vec<Sample> {
+    let stretch = samples.len().div_ceil(most).max(1);
+    samples.chunks(stretch).filter_map(|chunk| chunk.iter().max_by_key(|sample| sample.rss_bytes).copied()).collect()
 }
 
 /// How a session ended.
@@ -153,9 +294,15 @@ pub(crate) struct End {
     pub(crate) seconds: u64,
     /// Cores that other programs kept busy meanwhile, on average.
     pub(crate) cores_of_others: Option<f64>,
+    /// The share of the processors' time that the host took for others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) stolen: Option<f64>,
+    /// What the harness itself took of one core while runs were in progress, their start included: starting, watching and listening.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) own_cpu_share: Option<f64>,
 }
 
-/// A session and its runs.
+/// A session and its runs. How it is read is in `kept.rs`.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Kept {
     /// Where the figures come from.
@@ -166,25 +313,6 @@ pub(crate) struct Kept {
     pub(crate) end: Option<End>,
 }
 
-impl Kept {
-    /// Reads a file and returns its last session.
-    pub(crate) fn read(path: &Path) -> Result<Self> {
-        let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let mut last: Option<Self> = None;
-        for (number, line) in text.lines().enumerate().map(|(index, line)| (index + 1, line)) {
-            let record: Record = serde_json::from_str(line)
-                .with_context(|| format!("line {number} of {} is not a record of a session", path.display()))?;
-            match (record, &mut last) {
-                (Record::Session(session), last) => *last = Some(Self { session, runs: Vec::new(), end: None }),
-                (Record::Run(run), Some(last)) => last.runs.push(run),
-                (Record::End(end), Some(last)) => last.end = Some(end),
-                (_, None) => bail!("{} does not begin with a session", path.display()),
-            }
-        }
-        last.with_context(|| format!("{} is empty", path.display()))
-    }
-}
-
 /// Writes a session down while it runs.
 #[derive(Debug)]
 pub(crate) struct Keeper {
@@ -193,10 +321,13 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    /// Continues the file at `path`, or begins it.
+    /// Continues the file at `path`, or begins it. A line that was cut short stays, and gets an end.
     pub(crate) fn open(path: PathBuf) -> Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).open(&path);
-        let file = file.with_context(|| format!("cannot write {}", path.display()))?;
+        let cannot = || format!("cannot write {}", path.display());
+        let mut file = OpenOptions::new().create(true).append(true).open(&path).with_context(cannot)?;
+        if ends_within_a_line(&path) {
+            file.write_all(b"\n").with_context(cannot)?;
+        }
         Ok(Self { path, file })
     }
 
@@ -204,5 +335,30 @@ impl Keeper {
     pub(crate) fn keep(&mut self, record: &Record) -> Result<()> {
         let line = format!("{}\n", serde_json::to_string(record)?);
         self.file.write_all(line.as_bytes()).with_context(|| format!("cannot write {}", self.path.display()))
+    }
+}
+
+/// Is there a file, and something behind its last line?
+fn ends_within_a_line(path: &Path) -> bool {
+    let last = |file: &File| {
+        let mut byte = [0];
+        let end = file.metadata().ok().filter(fs::Metadata::is_file)?.len().checked_sub(1)?;
+        file.read_exact_at(&mut byte, end).ok().map(|()| byte[0])
+    };
+    // Who may write and not read will see for himself.
+    File::open(path).is_ok_and(|file| last(&file).is_some_and(|byte| byte != b'\n'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Sample, thinned};
+
+    #[test]
+    fn thinning_keeps_the_peak() {
+        let sample = |ms| Sample { ms, rss_bytes: if ms == 7_777 { 9 } else { 1 }, live_bytes: None };
+        let samples: Vec<Sample> = (0..10_000).map(sample).collect();
+        let thin = thinned(&samples, 240);
+        assert!(thin.len() <= 240);
+        assert!(thin.iter().any(|sample| sample.rss_bytes == 9));
     }
 }

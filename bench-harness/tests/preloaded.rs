@@ -2,6 +2,8 @@
 //! found out, and that processes are measured for themselves.
 
 mod common;
+#[path = "common/table.rs"]
+mod table;
 
 use std::fs;
 use std::path::Path;
@@ -10,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{folder, harness, stderr, stdout};
+use table::cells;
 
 /// A session on the C library's malloc alone, kept in an empty folder.
 fn session(folder: &Path, arguments: &[&str]) -> Output {
@@ -77,7 +80,7 @@ fn a_library_that_does_not_serve_memory_is_found_out() {
     let said = stderr(&output);
     assert!(said.contains("math does not serve memory"), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(3));
 }
 
 #[test]
@@ -141,7 +144,7 @@ fn a_command_that_ends_differently_is_an_error() {
     let folder = folder("differently");
     let mark = folder.join("mark").display().to_string();
     let output = session(&folder, &["program", "--", "mkdir", &mark]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(3));
     let said = stderr(&output);
     assert!(said.contains("ended differently: exit status: 0 on ") && said.contains("; exit status: 1 on "), "{said}");
 }
@@ -152,7 +155,7 @@ fn a_command_that_never_ends_is_given_up_with_all_that_it_started() {
     let number = folder.join("number").display().to_string();
     let script = format!("sleep 1000 & echo $! > {number}; wait");
     let output = session(&folder, &["program", "--timeout", "1", "--", "sh", "-c", &script]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(3));
     assert!(stderr(&output).contains("took more than 1 s"), "{}", stderr(&output));
     let number = fs::read_to_string(&number).expect("it was started");
     // It may still have to notice that it was ended, and whoever inherits it that it has: a matter of moments, where nothing else is to be done.
@@ -201,13 +204,6 @@ fn report(name: &str, kind: &str, subjects: &[&str], rows: &[&str], runs: &[(&st
     stdout(&output)
 }
 
-/// The cells of the first line behind `title` that begins with `name`.
-fn cells(text: &str, title: &str, name: &str) -> String {
-    let table = text.split(title).nth(1).unwrap_or_else(|| panic!("no table '{title}' in\n{text}"));
-    let line = table.lines().find_map(|line| line.trim_start().strip_prefix(name));
-    line.unwrap_or_else(|| panic!("no line '{name}' in\n{table}")).split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
 #[test]
 fn a_command_is_compared_with_the_first_subject() {
     let runs = [("system", "cmd", 10_000, 10), ("system again", "cmd", 10_000, 10), ("other", "cmd", 5_000, 20)];
@@ -228,4 +224,70 @@ fn patterns_are_compared_with_the_best_of_the_row() {
     assert_eq!(cells(&text, "Time\n", "geometric mean"), "1.41 ±0% 1.41 ±0%");
     assert_eq!(cells(&text, "Peak memory", "larson"), "4.00 MiB b 2.00 ±0% 1");
     assert_eq!(cells(&text, "Peak memory", "sh6"), "4.00 MiB a 1 ~ 1.00 ±0%");
+}
+
+/// Compiles a file of Rust with the compiler of this workspace.
+fn compile(folder: &Path, name: &str, text: &str, flags: &[&str]) -> String {
+    let (source, product) = (folder.join(format!("{name}.rs")), folder.join(name).display().to_string());
+    fs::write(&source, text).expect("the folder is writable");
+    let mut rustc = Command::new("rustc");
+    rustc
+        .args(["--edition", "2024", "--crate-name", "made_by_a_test", "-C", "panic=abort", "-o", &product])
+        .args(flags)
+        .arg(&source);
+    let output = rustc.output().expect("who runs tests has a compiler");
+    assert!(output.status.success(), "{}", stderr(&output));
+    product
+}
+
+/// A malloc that is a library's own, made of the C library's.
+const LIBRARY: &str = r#"
+use std::ffi::c_void;
+unsafe extern "C" {
+    fn __libc_malloc(size: usize) -> *mut c_void;
+    fn __libc_calloc(count: usize, size: usize) -> *mut c_void;
+    fn __libc_realloc(block: *mut c_void, size: usize) -> *mut c_void;
+    fn __libc_free(block: *mut c_void);
+    fn __libc_memalign(alignment: usize, size: usize) -> *mut c_void;
+}
+#[unsafe(no_mangle)]
+extern "C" fn malloc(size: usize) -> *mut c_void { unsafe { __libc_malloc(size) } }
+#[unsafe(no_mangle)]
+extern "C" fn calloc(count: usize, size: usize) -> *mut c_void { unsafe { __libc_calloc(count, size) } }
+#[unsafe(no_mangle)]
+extern "C" fn realloc(block: *mut c_void, size: usize) -> *mut c_void { unsafe { __libc_realloc(block, size) } }
+#[unsafe(no_mangle)]
+extern "C" fn free(block: *mut c_void) { unsafe { __libc_free(block) } }
+#[unsafe(no_mangle)]
+extern "C" fn aligned_alloc(alignment: usize, size: usize) -> *mut c_void { unsafe { __libc_memalign(alignment, size) } }
+#[unsafe(no_mangle)]
+extern "C" fn posix_memalign(to: &mut *mut c_void, alignment: usize, size: usize) -> i32 {
+    *to = unsafe { __libc_memalign(alignment, size) };
+    0
+}
+"#;
+
+/// The linker has no part in the start of a program that is linked statically: it runs on its own malloc whatever is preloaded.
+#[cfg(target_env = "gnu")]
+#[test]
+fn a_command_that_no_library_gets_into_is_refused() {
+    let folder = folder("static");
+    let library = compile(&folder, "own.so", LIBRARY, &["--crate-type", "cdylib"]);
+    let subject = format!("own={library}");
+    let kept = folder.join("kept.jsonl").display().to_string();
+    let run = |command: &str| {
+        harness(&["program", "--json", &kept, "--subject", &subject, "--only", "own", "--repetitions", "1", "--", command])
+    };
+    let refused = run(&compile(&folder, "static", "fn main() {}", &["-C", "target-feature=+crt-static"]));
+    let said = stderr(&refused);
+    assert!(
+        said.contains("own cannot be put into ") && said.contains("perhaps because the command is linked statically"),
+        "{said}"
+    );
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert_eq!(refused.status.code(), Some(3));
+    assert!(!folder.join("kept.jsonl").exists(), "nothing was measured");
+    // It is the command that is at fault: another one runs on the library.
+    let runs = run(&compile(&folder, "dynamic", "fn main() {}", &[]));
+    assert!(runs.status.success(), "{}", stderr(&runs));
 }

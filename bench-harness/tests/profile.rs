@@ -298,7 +298,7 @@ fn another_build_is_not_believed() {
     let why = format!(
         "freestone-bench: {PROGRAM} is another build than app in {file}: its build id is {id}, and that one's is 00c0ffee; --force uses it all the same\n"
     );
-    assert_eq!((stderr(&refused), refused.status.code()), (why, Some(1)));
+    assert_eq!((stderr(&refused), refused.status.code()), (why, Some(2)));
     assert!(!folder.join("heap.named.pb.gz").exists());
     let forced = harness(&["profile", "name", &file, "--binary", PROGRAM, "--force"]);
     assert_eq!(forced.status.code(), Some(0), "{}", stderr(&forced));
@@ -308,7 +308,7 @@ fn another_build_is_not_believed() {
     let why = format!(
         "freestone-bench: none of the files that {file} is of is here as the same build; --binary says where the program is\n"
     );
-    assert_eq!((stderr(&alone), alone.status.code()), (why, Some(1)));
+    assert_eq!((stderr(&alone), alone.status.code()), (why, Some(2)));
     let bare = towers().to(&folder.join("bare.pb.gz"));
     let nowhere = harness(&["profile", "name", &bare, "--binary", PROGRAM]);
     assert_eq!(stderr(&nowhere), format!("freestone-bench: {bare} does not say which files its addresses come from\n"));
@@ -366,7 +366,7 @@ fn tables_say_who_has_the_most() {
     assert_eq!(found[1], ["1 B", "1.0%", "101 B", "100.0%", "alloc::alloc::alloc"], "{found:?}");
     let output = harness(&["profile", "top", &file, "--sample", "space"]);
     let why = format!("freestone-bench: {file} has no values called 'space'; it has alloc_space, inuse_objects, inuse_space\n");
-    assert_eq!((stderr(&output), output.status.code()), (why, Some(1)));
+    assert_eq!((stderr(&output), output.status.code()), (why, Some(2)));
     // Addresses without names say where they are, and what to do.
     let bare = Made::new().mapping("/srv/app", "").address(START + 0x1234, [1, 1, 1]);
     let text = stdout(&harness(&["profile", "top", &bare.to(&folder("profile-bare").join("heap.pb.gz"))]));
@@ -409,7 +409,7 @@ fn what_changed_is_told_in_tables_lines_and_graphs() {
     let other = other.to(&folder.join("other.pb.gz"));
     let output = harness(&["profile", "diff", &other, &after]);
     let why = format!("freestone-bench: {other} counts count in 'inuse_space', where the other file counts bytes\n");
-    assert_eq!((stderr(&output), output.status.code()), (why, Some(1)));
+    assert_eq!((stderr(&output), output.status.code()), (why, Some(2)));
 }
 
 #[test]
@@ -473,32 +473,32 @@ fn what_is_no_profile_or_no_program_gets_one_sentence() {
             &["flamegraph", &path, "-o", "/dev/null"],
             &["diff", &path, &path],
         ] {
-            complains(&harness(&[&["profile"], arguments].concat()), &format!("cannot read {path}: "), 1);
+            complains(&harness(&[&["profile"], arguments].concat()), &format!("cannot read {path}: "), 2);
         }
     }
-    complains(&harness(&["profile", "top", "nowhere.pb.gz"]), "cannot read nowhere.pb.gz: No such file or directory", 1);
-    complains(&harness(&["profile", "top", "/"]), "cannot read /: Is a directory", 1);
+    complains(&harness(&["profile", "top", "nowhere.pb.gz"]), "cannot read nowhere.pb.gz: No such file or directory", 2);
+    complains(&harness(&["profile", "top", "/"]), "cannot read /: Is a directory", 2);
     complains(&harness(&["profile", "top"]), "", 2);
     complains(&harness(&["profile", "flamegraph", "x"]), "", 2);
     complains(&harness(&["profile"]), "", 2);
 
     let file = Made::new().mapping("/srv/app", "0123").address(START, [1, 1, 1]).to(&folder.join("heap.pb.gz"));
     let prose = folder.join("prose").display().to_string();
-    complains(&harness(&["profile", "name", &file, "--binary", &prose]), &format!("{prose} is not an ELF file"), 1);
-    complains(&harness(&["profile", "name", &file, "--binary", "/"]), "cannot read /: it is not a file", 1);
+    complains(&harness(&["profile", "name", &file, "--binary", &prose]), &format!("{prose} is not an ELF file"), 2);
+    complains(&harness(&["profile", "name", &file, "--binary", "/"]), "cannot read /: it is not a file", 2);
     complains(
         &harness(&["profile", "name", &file, "--binary", "/nowhere"]),
         "cannot read /nowhere: No such file or directory",
-        1,
+        2,
     );
-    complains(&harness(&["profile", "symbols", &prose]), &format!("{prose} is not an ELF file"), 1);
+    complains(&harness(&["profile", "symbols", &prose]), &format!("{prose} is not an ELF file"), 2);
     let cut = folder.join("cut-program");
     fs::write(&cut, &fs::read(PROGRAM).expect("it was built")[..60]).expect("the folder is writable");
     let cut = cut.display().to_string();
     complains(
         &harness(&["profile", "symbols", &cut]),
         &format!("{cut} is an ELF file of another kind of machine, or cut off"),
-        1,
+        2,
     );
     // A pipe that nobody writes to.
     let pipe = folder.join("pipe");
@@ -506,11 +506,11 @@ fn what_is_no_profile_or_no_program_gets_one_sentence() {
     // SAFETY: a path that ends with a zero.
     assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
     let pipe = pipe.display().to_string();
-    complains(&harness(&["profile", "name", &file, "--binary", &pipe]), &format!("cannot read {pipe}: it is not a file"), 1);
+    complains(&harness(&["profile", "name", &file, "--binary", &pipe]), &format!("cannot read {pipe}: it is not a file"), 2);
 
     let towers = towers().to(&folder.join("towers.pb.gz"));
     let nowhere = PathBuf::from("/nowhere/x.svg").display().to_string();
-    complains(&harness(&["profile", "flamegraph", &towers, "-o", &nowhere]), &format!("cannot write {nowhere}: "), 1);
+    complains(&harness(&["profile", "flamegraph", &towers, "-o", &nowhere]), &format!("cannot write {nowhere}: "), 3);
 }
 
 #[test]
@@ -560,7 +560,7 @@ fn damaged_programs_and_profiles_never_make_it_panic() {
         fs::write(&damaged, bytes).expect("the folder is writable");
         let damaged = damaged.display().to_string();
         let output = harness(&["profile", "name", &file, "--binary", &damaged, "--force", "-o", &named]);
-        assert!(matches!(output.status.code(), Some(0 | 1)), "round {round}: {output:?}");
+        assert!(matches!(output.status.code(), Some(0 | 2)), "round {round}: {output:?}");
         assert!(!stderr(&output).contains("panicked"), "round {round}: {}", stderr(&output));
         well += usize::from(output.status.success());
     }
@@ -587,7 +587,7 @@ fn damaged_programs_and_profiles_never_make_it_panic() {
             &["name", &damaged, "--binary", &small.display().to_string(), "--force", "-o", &named],
         ];
         let output = harness(&[&["profile"], arguments[round % 4]].concat());
-        assert!(matches!(output.status.code(), Some(0 | 1)), "round {round}: {output:?}");
+        assert!(matches!(output.status.code(), Some(0 | 2)), "round {round}: {output:?}");
         assert!(!stderr(&output).contains("panicked"), "round {round}: {}", stderr(&output));
     }
 }

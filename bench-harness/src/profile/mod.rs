@@ -23,6 +23,7 @@ use freestone_stats::profile::pprof::{self, proto};
 
 use crate::arguments::{Chosen, Profile};
 use crate::report::Format;
+use crate::{Given as _, Misuse};
 use stacks::Stacks;
 
 /// Larger files are not read: one of 100,000 stacks has ten megabytes.
@@ -32,8 +33,8 @@ const FILE_BYTES_MAX: u64 = 1 << 30;
 pub(crate) fn obey(asked: &Profile, format: Format) -> Result<()> {
     match asked {
         Profile::Name(asked) => {
-            let mut profile = read(&asked.file)?;
-            let said = naming::name(&mut profile, &asked.file, &asked.binary, &asked.debug_dir, asked.force)?;
+            let mut profile = read(&asked.file).given()?;
+            let said = naming::name(&mut profile, &asked.file, &asked.binary, &asked.debug_dir, asked.force).given()?;
             let output = asked.output.clone().unwrap_or_else(|| named_file(&asked.file));
             write(&output, &pprof::encode(&profile))?;
             eprint!("{said}");
@@ -41,20 +42,20 @@ pub(crate) fn obey(asked: &Profile, format: Format) -> Result<()> {
                 eprintln!("wrote {}", output.display());
             }
         }
-        Profile::Top { file, chosen, n } => crate::say(&table::of(&stacks(file, chosen)?, file, *n, format)),
+        Profile::Top { file, chosen, n } => crate::say(&table::of(&stacks(file, chosen).given()?, file, *n, format)),
         Profile::Diff { before, after, sample, n } => {
             let chosen = Chosen { base: Some(before.clone()), sample: sample.clone() };
-            crate::say(&table::of(&stacks(after, &chosen)?, after, *n, format));
+            crate::say(&table::of(&stacks(after, &chosen).given()?, after, *n, format));
         }
         Profile::Folded { file, chosen, output } => {
-            let text = folded::lines(&stacks(file, chosen)?);
+            let text = folded::lines(&stacks(file, chosen).given()?);
             match output {
                 Some(output) => write(output, text.as_bytes())?,
                 None => crate::say(&text),
             }
         }
         Profile::Flamegraph { file, chosen, output } => {
-            let svg = folded::flamegraph(&stacks(file, chosen)?, file)?;
+            let svg = folded::flamegraph(&stacks(file, chosen).given()?, file).given()?;
             write(output, &svg)?;
         }
         Profile::Symbols { binary, output, into } => keep(binary, output.as_deref(), into.as_deref())?,
@@ -118,8 +119,9 @@ fn named_file(file: &Path) -> PathBuf {
 
 /// Keeps the names of a program's functions, so that it can be stripped.
 fn keep(binary: &Path, output: Option<&Path>, into: Option<&Path>) -> Result<()> {
-    let whole = Binary::open(binary, &[])?;
-    let kept = whole.symbols_to_keep()?;
+    let open = |file: &Path| Binary::open(file, &[]).map_err(anyhow::Error::from).given();
+    let whole = open(binary)?;
+    let kept = whole.symbols_to_keep().map_err(anyhow::Error::from).given()?;
     let Some(into) = into else {
         let output = output.map_or_else(|| with_end(binary, ".symbols"), Path::to_owned);
         write(&output, &kept)?;
@@ -130,10 +132,11 @@ fn keep(binary: &Path, output: Option<&Path>, into: Option<&Path>) -> Result<()>
         );
         return Ok(());
     };
-    let stripped = Binary::open(into, &[])?;
+    let stripped = open(into)?;
     let (one, other) = (whole.build_id().unwrap_or("none"), stripped.build_id().unwrap_or("none"));
     if one != other {
-        bail!("{} is another build than {}: their build ids are {other} and {one}", into.display(), binary.display());
+        let sentence = "their build ids are";
+        bail!(Misuse(format!("{} is another build than {}: {sentence} {other} and {one}", into.display(), binary.display())));
     }
     let mut bytes = fs::read(into).with_context(|| format!("cannot read {}", into.display()))?;
     bytes.extend_from_slice(&kept);

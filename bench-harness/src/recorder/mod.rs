@@ -16,9 +16,10 @@ mod words;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, bail};
 use freestone_stats::recorder::{self, Recording};
 
+use crate::Misuse;
 use crate::arguments::Recorder;
 
 /// Does what was asked.
@@ -37,5 +38,5 @@ pub(crate) fn obey(asked: &Recorder) -> Result<()> {
 }
 
 fn read(verb: &str, file: &Path) -> Result<Recording> {
-    recorder::read(file).map_err(|error| anyhow!("cannot {verb} {}: {error}", file.display()))
+    recorder::read(file).or_else(|error| bail!(Misuse(format!("cannot {verb} {}: {error}", file.display()))))
 }

@@ -4,11 +4,27 @@
 //! made run by run: in every round the other's figure is divided by Freestone's, and the median of these ratios is shown with its interval.
 //! The other is chosen by its median, so where two are about equal it is the one that had luck: an advantage that Freestone does not get.
 //!
+//! The first subject has run twice in each round. How far it is from itself (the *floor*, A/A) is noise, and a row in which a winner leads by less
+//! has none.
+//!
 //! Sessions of preloaded subjects have tables of their own: [`program`] and [`patterns`]. [`trace`] is no session's: it sums up a log.
 
+mod bmf;
+mod csv;
+mod excerpt;
+mod export;
+mod figures;
+mod floors;
+mod latencies;
+mod matrix;
+mod notes;
+mod over_time;
+mod page;
 mod patterns;
 mod program;
+mod services;
 mod trace;
+mod views;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -17,12 +33,20 @@ use anstyle::{AnsiColor, Style};
 use comfy_table::{CellAlignment, ContentLineStyle, LineStyle, Table, TableStyle, presets};
 use freestone_bench::workload;
 
+pub(crate) use excerpt::{Wanted, excerpt, source};
+pub(crate) use export::export;
+#[cfg(test)]
+pub(crate) use export::text;
 pub(crate) use trace::Log;
 
-use crate::machine::is_busy;
-use crate::record::{Kept, Kind, Measurement, Outcome};
-use crate::statistics::{Estimate, Side, geometric_mean};
-use crate::subjects::{FREESTONE, Subject};
+use figures::{Lead, Verdict};
+use notes::is_series;
+
+use crate::machine::{is_busy, is_robbed};
+use crate::record::{Kept, Kind, Measurement, Outcome, View};
+use crate::rounds::{difference, is_side_by_side};
+use crate::statistics::{Difference, Estimate, Side, geometric_mean};
+use crate::subjects::{self, Subject, is_again, reference};
 
 /// How to print.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,6 +64,9 @@ pub(crate) const TIMES: Units = &[(1e9, "s"), (1e6, "ms"), (1e3, "µs"), (1.0, "
 const MIB: f64 = 1024.0 * 1024.0;
 pub(crate) const BYTES: Units = &[(1024.0 * MIB, "GiB"), (MIB, "MiB"), (1024.0, "KiB")];
 pub(crate) const COUNTS: Units = &[(1.0, "")];
+
+/// Of one core, what the harness may take for itself before somebody has to be told.
+const OWN_CPU_SHARE_MAX: f64 = 0.01;
 
 /// Something that was measured. Less is better.
 struct Metric {
@@ -76,13 +103,20 @@ struct Cell<'a> {
     failures: usize,
 }
 
+/// What was measured, by round.
+type Figures = BTreeMap<u64, f64>;
+
 impl Cell<'_> {
+    fn figures(&self, metric: &Metric) -> Figures {
+        self.by_round.iter().map(|(round, measurement)| (*round, (metric.of)(measurement))).collect()
+    }
+
     fn estimate(&self, metric: &Metric) -> Option<Estimate> {
         Estimate::of(self.by_round.values().map(|measurement| (metric.of)(measurement)))
     }
 
     /// This one's figures, divided by the other's of the same round.
-    fn ratios(&self, other: &Self, metric: &Metric) -> BTreeMap<u64, f64> {
+    fn ratios(&self, other: &Self, metric: &Metric) -> Figures {
         let both = self.by_round.iter().filter_map(|(round, its)| Some((*round, *its, *other.by_round.get(round)?)));
         both.map(|(round, its, others)| (round, (metric.of)(its) / (metric.of)(others))).collect()
     }
@@ -93,17 +127,21 @@ impl Cell<'_> {
 enum Section {
     Real,
     Patterns,
+    Timed,
+    Services,
     OverTime,
 }
 
 impl Section {
-    const ALL: [Self; 3] = [Self::Real, Self::Patterns, Self::OverTime];
+    const ALL: [Self; 5] = [Self::Real, Self::Patterns, Self::Timed, Self::Services, Self::OverTime];
 
-    /// A workload that an older harness knew is a pattern.
-    fn of(workload: &str) -> Self {
-        match workload::by_name(workload) {
+    /// A row's title begins with the name of its workload. One that an older harness knew is a pattern.
+    fn of(title: &str) -> Self {
+        match title.split(' ').next().and_then(workload::by_name) {
             Some(workload) if workload.is_real() => Self::Real,
             Some(workload) if workload.is_over_time() => Self::OverTime,
+            Some(workload) if workload.is_latency() => Self::Timed,
+            Some(workload) if workload.is_service() => Self::Services,
             _ => Self::Patterns,
         }
     }
@@ -112,6 +150,8 @@ impl Section {
         match self {
             Self::Real => "real work",
             Self::Patterns => "patterns",
+            Self::Timed => "every call timed",
+            Self::Services => "services",
             Self::OverTime => "memory over time",
         }
     }
@@ -125,6 +165,11 @@ struct Row<'a> {
 }
 
 impl Row<'_> {
+    /// Did all runs of all subjects end well?
+    fn is_complete(&self) -> bool {
+        self.cells.iter().all(|cell| cell.failures == 0 && !cell.by_round.is_empty())
+    }
+
     fn is_in(&self, section: Section) -> bool {
         Section::of(self.workload) == section
     }
@@ -142,9 +187,26 @@ impl Row<'_> {
 /// How Freestone compares with the best of the others in a row.
 struct Comparison<'a> {
     best: &'a str,
+    bests: Figures,
+    freestones: Figures,
     /// The best's figure divided by Freestone's.
-    by_round: BTreeMap<u64, f64>,
-    ratio: Estimate,
+    difference: Difference,
+    /// How the first subject compares with itself there, if it ran twice.
+    floor: Option<Difference>,
+}
+
+/// What the first subject, run twice, says of the machine.
+struct Noise<'a> {
+    /// Who.
+    subject: &'a str,
+    /// How far it is from itself, as a share: in the middle of all rows …
+    typical: f64,
+    /// … and in the row where that is most.
+    worst: (f64, &'a str),
+    /// In so many rows the runs would have us believe that it differs from itself …
+    differs: usize,
+    /// … of so many.
+    rows: usize,
 }
 
 /// A session, sorted for reading.
@@ -161,7 +223,8 @@ impl<'a> Report<'a> {
         let mut rows = Vec::new();
         for workload in &kept.session.workloads {
             let mut cells: Vec<Cell<'_>> = subjects.iter().map(|_| Cell::default()).collect();
-            for run in kept.runs.iter().filter(|run| run.workload == *workload) {
+            // What disturbs a run is looked at in runs of its own.
+            for run in kept.runs.iter().filter(|run| run.workload == *workload && run.view == View::Timed) {
                 let Some(cell) = subjects.iter().position(|subject| *subject == run.subject).map(|index| &mut cells[index])
                 else {
                     continue;
@@ -208,17 +271,53 @@ impl<'a> Report<'a> {
     }
 
     fn freestone(&self) -> Option<usize> {
-        self.subjects.iter().position(|subject| *subject == FREESTONE)
+        let reference = reference(self.subjects.iter().copied())?;
+        self.subjects.iter().position(|subject| *subject == reference.name)
     }
 
     fn comparison(&self, row: &Row<'_>, metric: &Metric) -> Option<Comparison<'a>> {
         let freestone = self.freestone()?;
-        let others = (0..self.subjects.len()).filter(|&index| is_other(self.subjects[index]));
+        let others = (0..self.subjects.len()).filter(|&index| is_other(self.subjects[index], self.subjects[freestone]));
         let medians = others.filter_map(|index| Some((index, row.cells[index].estimate(metric)?.median)));
         let (best, _) = medians.min_by(|a, b| a.1.total_cmp(&b.1))?;
-        let by_round = row.cells[best].ratios(&row.cells[freestone], metric);
-        let ratio = Estimate::of(by_round.values().copied())?;
-        Some(Comparison { best: self.subjects[best], by_round, ratio })
+        let (bests, freestones) = (row.cells[best].figures(metric), row.cells[freestone].figures(metric));
+        let difference = difference(row.workload, &bests, &freestones)?;
+        Some(Comparison { best: self.subjects[best], bests, freestones, difference, floor: self.floor(row, metric) })
+    }
+
+    /// The places of the subject that ran twice in each round: first, and again.
+    fn twice(&self) -> Option<(usize, usize)> {
+        let again = self.subjects.iter().position(|subject| is_again(subject))?;
+        let first = self.subjects.iter().position(|subject| subjects::again(subject) == self.subjects[again])?;
+        Some((first, again))
+    }
+
+    /// How a subject compares with itself in a row.
+    fn floor(&self, row: &Row<'_>, metric: &Metric) -> Option<Difference> {
+        let (first, again) = self.twice()?;
+        difference(row.workload, &row.cells[again].figures(metric), &row.cells[first].figures(metric))
+    }
+
+    /// Of all rows together.
+    fn noise(&self, metric: &Metric) -> Option<Noise<'a>> {
+        let (first, _) = self.twice()?;
+        let floors = self.rows.iter().filter_map(|row| Some((row.workload, self.floor(row, metric)?)));
+        let floors: Vec<(&str, Difference)> = floors.collect();
+        let apart = |difference: &Difference| (difference.ratio.median - 1.0).abs();
+        let (row, worst) = floors.iter().max_by(|a, b| apart(&a.1).total_cmp(&apart(&b.1)))?;
+        Some(Noise {
+            subject: self.subjects[first],
+            typical: Estimate::of(floors.iter().map(|(_, floor)| apart(floor)))?.median,
+            worst: (apart(worst), row),
+            differs: floors.iter().filter(|(_, floor)| matches!(floor.side(), Side::Above | Side::Below)).count(),
+            rows: floors.len(),
+        })
+    }
+
+    /// The subjects that have a column: where all are rivals, one that runs again has none.
+    fn shown(&self) -> impl Iterator<Item = usize> {
+        let is_shown = |&index: &usize| self.kept.session.kind != Kind::Workloads || !is_again(self.subjects[index]);
+        (0..self.subjects.len()).filter(is_shown)
     }
 
     /// Everything there is to say.
@@ -237,15 +336,24 @@ impl<'a> Report<'a> {
         for metric in [&TIME, &MEMORY] {
             self.print_table(text, metric, format);
         }
+        self.print_services(text, format);
+        self.print_latencies(text, format);
         self.print_notes(text, format);
+        self.print_books(text, format);
+        self.print_beyond_live(text, format);
+        self.print_faults(text, format);
+        self.print_views(text, format);
+        self.print_floors(text, format);
         self.print_legend(text);
+        self.print_noise(text, format);
         self.print_verdict(text, format);
     }
 
     fn print_provenance(&self, text: &mut String, format: Format) {
         let session = &self.kept.session;
         let machine = &session.machine;
-        let subjects = session.subjects.iter().map(|its| {
+        let subjects = self.shown().map(|index| {
+            let its = &session.subjects[index];
             let is_number = its.version.starts_with(|first: char| first.is_ascii_digit());
             let version = if is_number { its.version.clone() } else { format!("({})", its.version) };
             let option = its.option.as_ref().map_or_else(String::new, |option| format!(" with {option}"));
@@ -272,7 +380,7 @@ impl<'a> Report<'a> {
         lines.push((
             "",
             format!(
-                "{} {}{} × {} subject{} × {} run{}, each a process of its own, in random order",
+                "{} {}{} × {} subject{} × {} run{}{}, each a process of its own, in random order",
                 session.workloads.len(),
                 match session.kind {
                     Kind::Workloads => "workload",
@@ -280,10 +388,14 @@ impl<'a> Report<'a> {
                     Kind::Patterns => "pattern",
                 },
                 plural(session.workloads.len()),
-                session.subjects.len(),
-                plural(session.subjects.len()),
+                self.shown().count(),
+                plural(self.shown().count()),
                 session.repetitions,
                 plural(session.repetitions as usize),
+                match self.twice() {
+                    Some((first, _)) if session.kind == Kind::Workloads => format!(", {} twice", self.subjects[first]),
+                    _ => String::new(),
+                },
             ),
         ));
         if session.percent < 100 {
@@ -296,15 +408,7 @@ impl<'a> Report<'a> {
         if !session.environment.is_empty() {
             lines.push(("", format!("environment: {}", session.environment.join(" "))));
         }
-        match &self.kept.end {
-            None => lines.push(("Warning", "cut short: some runs are missing".to_owned())),
-            Some(end) => {
-                if let Some(cores) = end.cores_of_others.filter(|&cores| is_busy(cores, machine.cores)) {
-                    let sentence = "other programs (or the host) kept so many cores busy meanwhile, on average:";
-                    lines.push(("Warning", format!("{sentence} {cores:.1} of {}", machine.cores)));
-                }
-            }
-        }
+        lines.extend(self.warnings().into_iter().map(|warning| ("Warning", warning)));
         for (name, line) in lines {
             let _ = match format {
                 Format::Text => writeln!(text, "{name:<9} {line}"),
@@ -314,16 +418,56 @@ impl<'a> Report<'a> {
         }
     }
 
+    /// Why the figures deserve doubt, a sentence each.
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let machine = &self.kept.session.machine;
+        match &self.kept.end {
+            None => warnings.push("cut short: some runs are missing".to_owned()),
+            Some(end) => {
+                if let Some(cores) = end.cores_of_others.filter(|&cores| is_busy(cores, machine.cores)) {
+                    let sentence = "other programs (or the host) kept so many cores busy meanwhile, on average:";
+                    warnings.push(format!("{sentence} {cores:.1} of {}", machine.cores));
+                }
+                if let Some(share) = end.own_cpu_share.filter(|&share| share > OWN_CPU_SHARE_MAX) {
+                    let sentence = "of a core went to the harness itself, which may have disturbed what it measured";
+                    warnings.push(format!("{:.1} % {sentence}", share * 100.0));
+                }
+                if let Some(stolen) = end.stolen.filter(|&stolen| is_robbed(stolen)) {
+                    warnings.push(format!("the host took {:.1} % of the processors' time for others", stolen * 100.0));
+                }
+            }
+        }
+        if self.kept.session.kind != Kind::Workloads {
+            return warnings;
+        }
+        // One row in twenty is what chance has a right to; where there are few rows, that may be one.
+        if let Some(noise) = self.noise(&TIME).filter(|noise| noise.differs > 1 && noise.differs * 20 > noise.rows) {
+            let Noise { subject, differs, rows, .. } = noise;
+            warnings.push(format!("{subject} differs from itself in {differs} of {rows} rows, so the machine was noisy"));
+        }
+        let spreads = self.rows.iter().flat_map(|row| &row.cells).filter_map(|cell| cell.estimate(&TIME));
+        let spread = Estimate::of(spreads.filter(Estimate::is_sure).map(|estimate| estimate.spread()));
+        if let Some(spread) = spread.map(|spread| spread.median).filter(|&spread| spread > SPREAD_MAX) {
+            warnings.push(format!("times are uncertain by ±{:.0} % in a typical row, so the machine was noisy", spread * 100.0));
+        }
+        warnings
+    }
+
     fn print_table(&self, text: &mut String, metric: &Metric, format: Format) {
         let mut table = Table::new();
         let mut header = vec![String::new()];
-        header.extend(self.subjects.iter().map(|subject| (*subject).to_owned()));
+        header.extend(self.shown().map(|index| self.subjects[index].to_owned()));
+        if self.twice().is_some() {
+            header.push("A/A".to_owned());
+        }
         if self.compares() {
             header.extend([
                 match format {
                     Format::Text => "best other\n÷ freestone".to_owned(),
                     Format::Markdown => "best other ÷ freestone".to_owned(),
                 },
+                "p".to_owned(),
                 "freestone is".to_owned(),
             ]);
         }
@@ -347,7 +491,7 @@ impl<'a> Report<'a> {
                 table.add_row(self.print_mean(&rows, metric));
             }
         }
-        for index in 1..=self.subjects.len() {
+        for index in 1..=self.shown().count() + usize::from(self.twice().is_some()) {
             if let Some(column) = table.column_mut(index) {
                 column.set_cell_alignment(CellAlignment::Right);
             }
@@ -360,117 +504,61 @@ impl<'a> Report<'a> {
 
     /// Is there Freestone, and somebody to compare it with?
     fn compares(&self) -> bool {
-        self.freestone().is_some() && self.subjects.iter().any(|subject| is_other(subject))
+        let is_compared = |reference: usize| self.subjects.iter().any(|subject| is_other(subject, self.subjects[reference]));
+        self.freestone().is_some_and(is_compared)
     }
 
     fn print_row(&self, row: &Row<'_>, metric: &Metric) -> Vec<String> {
         let estimates: Vec<Option<Estimate>> = row.cells.iter().map(|cell| cell.estimate(metric)).collect();
         let unit = unit(&estimates, metric.units);
         let mut texts = vec![row.workload.to_owned()];
-        texts.extend(row.cells.iter().zip(&estimates).map(|(cell, estimate)| match estimate {
+        texts.extend(self.shown().map(|index| (&row.cells[index], &estimates[index])).map(|(cell, estimate)| match estimate {
             None if cell.failures > 0 => "failed".to_owned(),
             None => "–".to_owned(),
             Some(_) if cell.failures > 0 => format!("failed {} of {}", cell.failures, cell.failures + cell.by_round.len()),
             Some(estimate) => figure(estimate, unit),
         }));
+        if self.twice().is_some() {
+            texts.push(self.floor(row, metric).as_ref().map_or_else(|| "–".to_owned(), apart));
+        }
         if self.compares() {
             match self.comparison(row, metric) {
-                Some(comparison) => texts.extend(verdict(&comparison.ratio, metric, comparison.best)),
-                None => texts.extend(["–".to_owned(), "not comparable".to_owned()]),
+                Some(its) => texts.extend(verdict(&its.difference, its.floor.as_ref(), metric, its.best)),
+                None => texts.extend(INCOMPARABLE.map(str::to_owned)),
             }
         }
         texts
     }
 
-    /// The geometric means of several rows: how many times Freestone's figure the others need; and against the best of each row, by round.
+    /// The geometric means of several rows: how many times Freestone's figure the others need; and against the best of each row, by round. Rows
+    /// that somebody did not run are left out for all.
     fn print_mean(&self, rows: &[&Row<'_>], metric: &Metric) -> Vec<String> {
         let freestone = self.freestone().unwrap_or(0);
-        let mut texts = vec!["geometric mean".to_owned()];
-        for subject in 0..self.subjects.len() {
-            let ratios = rows.iter().map(|row| {
+        let complete: Vec<&Row<'_>> = rows.iter().copied().filter(|row| row.is_complete()).collect();
+        let mut texts = vec![if complete.len() == rows.len() {
+            "geometric mean".to_owned()
+        } else {
+            format!("geometric mean, {} of {} rows", complete.len(), rows.len())
+        }];
+        for subject in self.shown() {
+            let ratios = complete.iter().filter_map(|row| {
                 let (its, freestones) = (row.cells[subject].estimate(metric)?, row.cells[freestone].estimate(metric)?);
                 Some(its.median / freestones.median)
             });
-            let mean = ratios.collect::<Option<Vec<f64>>>().and_then(geometric_mean);
-            texts.push(mean.map_or_else(|| "–".to_owned(), |mean| format!("{mean:.2} ×")));
+            texts.push(geometric_mean(ratios).map_or_else(|| "–".to_owned(), |mean| format!("{mean:.2} ×")));
         }
-        let comparisons: Option<Vec<Comparison<'_>>> = rows.iter().map(|row| self.comparison(row, metric)).collect();
-        let by_round = comparisons.into_iter().flat_map(|comparisons| {
-            (1..=self.kept.session.repetitions).filter_map(move |round| {
-                let ratios: Option<Vec<f64>> = comparisons.iter().map(|its| its.by_round.get(&round).copied()).collect();
-                geometric_mean(ratios?)
-            })
-        });
-        match Estimate::of(by_round) {
-            Some(ratio) => texts.extend(verdict(&ratio, metric, "each row's best")),
-            None => texts.extend(["–".to_owned(), "not comparable".to_owned()]),
+        let of_cells = |subject: usize| means(&complete.iter().map(|row| row.cells[subject].figures(metric)).collect::<Vec<_>>());
+        let floor = self.twice().and_then(|(first, again)| Difference::by_round(&of_cells(again), &of_cells(first)));
+        if self.twice().is_some() {
+            texts.push(floor.as_ref().map_or_else(|| "–".to_owned(), apart));
+        }
+        let comparisons: Vec<Comparison<'_>> = complete.iter().filter_map(|row| self.comparison(row, metric)).collect();
+        let (bests, freestones): (Vec<_>, Vec<_>) = comparisons.into_iter().map(|its| (its.bests, its.freestones)).unzip();
+        match Difference::by_round(&means(&bests), &means(&freestones)) {
+            Some(difference) => texts.extend(verdict(&difference, floor.as_ref(), metric, "each row's best")),
+            None => texts.extend(INCOMPARABLE.map(str::to_owned)),
         }
         texts
-    }
-
-    /// What workloads noted besides time and peak: a table each, and one more for what was looked at second by second.
-    fn print_notes(&self, text: &mut String, format: Format) {
-        for row in &self.rows {
-            let mut names: Vec<&str> = Vec::new();
-            for name in row.cells.iter().flat_map(|cell| cell.by_round.values()).flat_map(|measurement| measurement.notes.keys())
-            {
-                if !names.contains(&&**name) {
-                    names.push(name);
-                }
-            }
-            // Known ones as they are best read; others by the number in the name: "after_2_s" before "after_12_s".
-            names.sort_by_key(|name| {
-                let known = WORDS.iter().position(|(known, _)| known == name);
-                (known.unwrap_or(WORDS.len()), name.split('_').find_map(|part| part.parse::<u64>().ok()))
-            });
-            let is_series = names.iter().any(|name| second(name).is_some());
-            if is_series {
-                self.print_series(text, row, &names, format);
-                names.retain(|name| second(name).is_none() && !BESIDE_SERIES.contains(name));
-            }
-            if names.is_empty() {
-                continue;
-            }
-            let mut table = Table::new();
-            table.set_header([""].into_iter().chain(self.subjects.iter().copied()));
-            for name in names {
-                let estimates = row.noted(name);
-                let (words, units) = note_in_words(name);
-                let unit = unit(&estimates, units);
-                let mut texts = vec![words];
-                texts.extend(estimates.iter().map(|noted| noted.map_or_else(|| "–".to_owned(), |noted| figure(&noted, unit))));
-                table.add_row(texts);
-            }
-            let title = if row.is_in(Section::OverTime) { "Also noted" } else { "Still resident" };
-            print_right(text, &format!("{title}, {}", row.workload), "", table, format);
-        }
-    }
-
-    /// What was resident at which second, and what of that nobody can avoid.
-    fn print_series(&self, text: &mut String, row: &Row<'_>, names: &[&str], format: Format) {
-        const SHOWN: [u64; 9] = [0, 1, 2, 4, 6, 8, 10, 12, 15];
-        let series: Vec<(u64, &str)> = names.iter().filter_map(|name| Some((second(name)?, *name))).collect();
-        let series: Vec<(u64, &str)> = series.into_iter().filter(|(second, _)| SHOWN.contains(second)).collect();
-        let mebibytes =
-            |noted: &Option<Estimate>| noted.map_or_else(|| "–".to_owned(), |noted| format!("{:.1}", noted.median / MIB));
-        let mut table = Table::new();
-        let mut header = vec![String::new(), "before".to_owned(), "needed".to_owned()];
-        header.extend(series.iter().map(|(second, _)| format!("{second} s")));
-        table.set_header(header);
-        let columns = ["before_bytes", "needed_bytes"].into_iter().chain(series.iter().map(|(_, name)| *name));
-        let columns: Vec<Vec<Option<Estimate>>> = columns.map(|name| row.noted(name)).collect();
-        for (index, subject) in self.subjects.iter().enumerate() {
-            let mut texts = vec![(*subject).to_owned()];
-            texts.extend(columns.iter().map(|noted| mebibytes(&noted[index])));
-            table.add_row(texts);
-        }
-        let live = row.noted("live_bytes").iter().flatten().map(|noted| noted.median).fold(0.0, f64::max) / MIB;
-        let said = if live > 0.0 {
-            format!("In MiB, with the program idle. {live:.1} MiB stay live.")
-        } else {
-            "In MiB, with the program idle. Nothing stays live.".to_owned()
-        };
-        print_right(text, &format!("Resident over time, {}", row.workload), &said, table, format);
     }
 
     fn print_legend(&self, text: &mut String) {
@@ -478,7 +566,7 @@ impl<'a> Report<'a> {
         let is_sure = repetitions >= Estimate::RUNS_MIN;
         let _ = writeln!(text, "\nFigures are medians of {repetitions} run{}; less is better.", plural(repetitions));
         let _ = if is_sure {
-            writeln!(text, "± is how far the 95 % interval of a median reaches.")
+            writeln!(text, "± is how far the 95 % interval of a median reaches (bootstrap).")
         } else {
             writeln!(
                 text,
@@ -486,8 +574,16 @@ impl<'a> Report<'a> {
                 Estimate::RUNS_MIN
             )
         };
+        let beside: Vec<&str> = self.rows.iter().map(|row| row.workload).filter(|title| is_side_by_side(title)).collect();
+        if self.kept.session.kind == Kind::Workloads && !beside.is_empty() {
+            let _ = writeln!(
+                text,
+                "{}\nran side by side: all subjects at once on one processor, by turns. Their time is the processor's; p is of pairs (Wilcoxon).",
+                beside.join(", ")
+            );
+        }
         let measured = self.rows.iter().flat_map(|row| &row.cells).flat_map(|cell| cell.by_round.values());
-        if measured.flat_map(|measurement| measurement.notes.keys()).any(|name| second(name).is_some()) {
+        if is_series(measured.flat_map(|measurement| measurement.notes.keys()).map(String::as_str)) {
             let _ = writeln!(
                 text,
                 "Resident over time is without files: before the burst, and so many seconds after its last free. \"Needed\" are the kernel\n\
@@ -500,28 +596,80 @@ impl<'a> Report<'a> {
         let _ = writeln!(
             text,
             "The ratio divides the figure of the best other allocator in the row by Freestone's, run by run: above 1 Freestone is\n\
-             better, below 1 it is worse. Geometric means are multiples of Freestone's figure."
+             better, below 1 it is worse. Geometric means are multiples of Freestone's figure, over the rows that all subjects ran."
         );
         if is_sure {
-            let _ = writeln!(text, "In parentheses is the ratio's 95 % interval; ~ means that it contains 1: no difference.");
+            let _ = writeln!(
+                text,
+                "In parentheses is the ratio's 95 % interval, and p is how often chance alone looks like this (Mann–Whitney). ~ is no difference:\n\
+                 the interval contains 1, or p is 0.05 or more, or they differ by less than 0.5 %."
+            );
         }
+    }
+
+    /// How far the subject that ran twice is from itself.
+    fn print_noise(&self, text: &mut String, format: Format) {
+        let mut lines = String::new();
+        for (metric, name) in [(&TIME, "time"), (&MEMORY, "memory")] {
+            let Some(noise) = self.noise(metric) else { return };
+            let name = if format == Format::Markdown { format!("- {name}:") } else { format!("{name:<6}") };
+            let (worst, row) = noise.worst;
+            let _ = writeln!(
+                lines,
+                "{name} {} apart in a typical row, at most {} ({row}); looks like a difference in {} of {} row{}",
+                percent(noise.typical),
+                percent(worst),
+                noise.differs,
+                noise.rows,
+                plural(noise.rows),
+            );
+        }
+        let Some((first, _)) = self.twice() else { return };
+        let _ = write!(
+            text,
+            "\nA/A is {} against itself, which runs twice in each round: noise. ! marks where it looks like a difference. Where it is\n\
+             as large as the difference between others, there is no winner but ? noisy.\n\n{lines}",
+            self.subjects[first]
+        );
     }
 
     /// A line each for those who read no table.
     fn print_verdict(&self, text: &mut String, format: Format) {
         let mut lines = String::new();
         for (metric, name) in [(&TIME, "time"), (&MEMORY, "memory")] {
-            let sides: Vec<Side> = self.rows.iter().filter_map(|row| Some(self.comparison(row, metric)?.ratio.side())).collect();
-            let count = |side| sides.iter().filter(|its| **its == side).count();
-            if sides.is_empty() || count(Side::Unknown) > 0 {
+            let comparisons = self.rows.iter().filter_map(|row| self.comparison(row, metric));
+            let verdicts: Vec<Verdict> = comparisons.map(|its| Lead::of(&its.difference, its.floor.as_ref()).verdict).collect();
+            let count = |verdict| verdicts.iter().filter(|its| **its == verdict).count();
+            if verdicts.is_empty() || count(Verdict::Unknown) > 0 {
                 return;
             }
             let name = if format == Format::Markdown { format!("- {name}:") } else { format!("{name:<6}") };
-            let (better, worse, even) = (count(Side::Above), count(Side::Below), count(Side::Even));
-            let _ = writeln!(lines, "{name} {} in {better}, {} in {worse}, no difference in {even}", metric.better, metric.worse);
+            let (better, worse, even) = (count(Verdict::Better), count(Verdict::Worse), count(Verdict::Even));
+            let noisy = match count(Verdict::Noisy) {
+                0 => String::new(),
+                noisy => format!(", too noisy to say in {noisy}"),
+            };
+            let _ = writeln!(
+                lines,
+                "{name} {} in {better}, {} in {worse}, no difference in {even}{noisy}",
+                metric.better, metric.worse
+            );
         }
         let _ = write!(text, "\nFreestone against the best of the others in each workload:\n\n{lines}");
     }
+}
+
+/// From here on the intervals of times, in the middle of all rows, are too wide for a good machine.
+const SPREAD_MAX: f64 = 0.05;
+
+/// What the last columns say where somebody has no figures.
+const INCOMPARABLE: [&str; 3] = ["–", "–", "not comparable"];
+
+/// The geometric means of several rows, in the rounds that all of them have.
+fn means(rows: &[Figures]) -> Figures {
+    let rounds = rows.first().into_iter().flat_map(BTreeMap::keys);
+    let mean = |round: &u64| geometric_mean(rows.iter().map(|row| row.get(round).copied()).collect::<Option<Vec<f64>>>()?);
+    rounds.filter_map(|round| Some((*round, mean(round)?))).collect()
 }
 
 /// No lines but one below the header.
@@ -529,43 +677,6 @@ pub(crate) const PLAIN: TableStyle = TableStyle::new()
     .header_lines(ContentLineStyle::none())
     .header_separator(LineStyle::none().fill('─'))
     .content_lines(ContentLineStyle::none());
-
-/// What notes are called in tables, in the order of the lines. Others go by their names.
-const WORDS: [(&str, &str); 12] = [
-    ("live_peak_bytes", "live at most"),
-    ("limit_bytes", "limit told"),
-    ("peak_rss", "resident at the peaks"),
-    ("max_rss", "resident at most"),
-    ("mean_rss", "resident on average"),
-    ("final_rss", "resident at the end"),
-    ("live_bytes_per_thread", "live per thread"),
-    ("bytes_per_thread", "resident beyond that"),
-    ("allocated_bytes", "allocated in all"),
-    ("faults", "page faults"),
-    (CPU_NOTE, "processor time"),
-    ("p99_ns", "99 % of requests within"),
-];
-
-/// Notes that stand in the table of a series.
-const BESIDE_SERIES: [&str; 3] = ["before_bytes", "needed_bytes", "live_bytes"];
-
-/// The second of a note that belongs to a series, such as `rss_04_s`.
-fn second(name: &str) -> Option<u64> {
-    name.strip_prefix("rss_")?.strip_suffix("_s")?.parse().ok()
-}
-
-/// What a note is called in a table, and its units; see `subject::note`.
-fn note_in_words(whole: &str) -> (String, Units) {
-    let is_memory = whole.split('_').any(|part| ["bytes", "rss", "after"].contains(&part));
-    let (name, units) = match whole.strip_suffix("_ns") {
-        Some(name) => (name, TIMES),
-        None if is_memory => (whole.strip_suffix("_bytes").unwrap_or(whole), BYTES),
-        None => (whole, COUNTS),
-    };
-    let words =
-        WORDS.iter().find(|(known, _)| *known == whole).map_or_else(|| name.replace('_', " "), |(_, words)| (*words).to_owned());
-    (words, units)
-}
 
 /// One unit for all of a row, so that its figures can be compared at a glance: the largest in which none of them is below 1. What is nothing
 /// has no say.
@@ -589,9 +700,10 @@ fn print_right(text: &mut String, title: &str, sentence: &str, mut table: Table,
     let _ = writeln!(text, "{}", table.trim_fmt());
 }
 
-/// Is it another allocator? Freestone under another environment is none: the best choice for a row says nothing about the default.
-fn is_other(subject: &str) -> bool {
-    subject != FREESTONE && Subject::by_name(subject).is_none_or(|known| known.variant.is_none())
+/// Is it another allocator, to compare `reference` with? One that this harness does not know may be; who runs for the second time is not.
+fn is_other(subject: &str, reference: &str) -> bool {
+    let known = Subject::by_name(subject).zip(Subject::by_name(reference));
+    !is_again(subject) && known.is_none_or(|(subject, reference)| subject.is_rival_of(reference))
 }
 
 fn plural(count: usize) -> &'static str {
@@ -629,34 +741,57 @@ fn thousands(value: f64) -> String {
     text
 }
 
-/// The last two columns.
-fn verdict(ratio: &Estimate, metric: &Metric, other: &str) -> [String; 2] {
-    let number = if ratio.is_sure() {
-        format!("{:.2} ({:.2}–{:.2})", ratio.median, ratio.low, ratio.high)
-    } else {
-        format!("{:.2}", ratio.median)
-    };
-    let words = match ratio.side() {
-        Side::Above => format!("{} than {other}", metric.better),
-        Side::Below => format!("{} than {other}", metric.worse),
-        Side::Even => format!("~ {other}"),
-        Side::Unknown => format!("? {other}"),
-    };
-    [number, words]
+/// Such as `1.3 %`.
+fn percent(share: f64) -> String {
+    format!("{:.1} %", share * 100.0)
 }
 
-/// The workloads, their descriptions, and which are in the default run.
+/// How far a subject is from itself, such as `0.4%`, or `2.1% !` where that looks like a difference.
+fn apart(floor: &Difference) -> String {
+    let mark = if matches!(floor.side(), Side::Above | Side::Below) { " !" } else { "" };
+    format!("{:.1}%{mark}", (floor.ratio.median - 1.0).abs() * 100.0)
+}
+
+/// The last three columns.
+fn verdict(difference: &Difference, floor: Option<&Difference>, metric: &Metric, other: &str) -> [String; 3] {
+    let Difference { ratio, p } = difference;
+    let (number, p) = if ratio.is_sure() {
+        let p = if *p < 0.001 { "<0.001".to_owned() } else { format!("{p:.3}") };
+        (format!("{:.2} ({:.2}–{:.2})", ratio.median, ratio.low, ratio.high), p)
+    } else {
+        (format!("{:.2}", ratio.median), String::new())
+    };
+    let words = match Lead::of(difference, floor).verdict {
+        Verdict::Better => format!("{} than {other}", metric.better),
+        Verdict::Worse => format!("{} than {other}", metric.worse),
+        Verdict::Even => format!("~ {other}"),
+        Verdict::Noisy => format!("? noisy, {other}"),
+        Verdict::Unknown => format!("? {other}"),
+    };
+    [number, p, words]
+}
+
+/// The workloads, their descriptions, what can be chosen about them, and which are in the default run.
 pub(crate) fn list() -> String {
     let mut text = String::from("The workloads; those with a * make up the default run.\n\n");
-    let mut is_over_time = false;
+    let mut last = "";
     for workload in workload::all() {
-        if workload.is_over_time() && !is_over_time {
-            is_over_time = true;
-            text.push_str("\nMemory over time; each takes up to 30 s, so they run only when they are named.\n\n");
+        let (section, width) = if workload.is_over_time() {
+            ("\nMemory over time; each takes up to 30 s, so they run only when they are named.\n\n", 24)
+        } else if workload.is_service() {
+            ("\nServices over loopback, with parameters for scenarios; they run only when they are named.\n\n", 18)
+        } else {
+            ("", 18)
+        };
+        if section != last {
+            text.push_str(section);
+            last = section;
         }
         let star = if workload.telling { '*' } else { ' ' };
-        let width = if is_over_time { 24 } else { 18 };
         let _ = writeln!(text, "{star} {:<width$} {}", workload.name, workload.about);
+        for parameter in workload.parameters() {
+            let _ = writeln!(text, "  {:<width$}   {}: {}; {}", "", parameter.name, parameter.values, parameter.about);
+        }
     }
     text
 }

@@ -10,13 +10,14 @@ use comfy_table::Table;
 
 use super::program::{PEAK, PROCESSOR, WALL};
 use super::{Format, Metric, Report, Row, plural, print_right, unit, value};
-use crate::statistics::{Estimate, Side, geometric_mean};
+use crate::statistics::{Difference, Estimate, Side, geometric_mean};
 
 /// A row, compared: who is best, how far that is, and how many times as much every subject takes, by round.
 struct Relative<'a> {
     best: &'a str,
     median: f64,
     by_round: Vec<BTreeMap<u64, f64>>,
+    differences: Vec<Option<Difference>>,
 }
 
 impl Report<'_> {
@@ -33,7 +34,10 @@ impl Report<'_> {
             plural(repetitions)
         );
         let _ = if repetitions >= Estimate::RUNS_MIN {
-            writeln!(text, "± is how far the 95 % interval of a ratio reaches; ~ means that it contains 1: no difference.")
+            writeln!(
+                text,
+                "± is how far the 95 % interval of a ratio reaches; ~ means that it contains 1, or that chance may do that (p ≥ 0.05): no difference."
+            )
         } else {
             writeln!(text, "Fewer than {} runs say nothing at 95 %, so there are no intervals.", Estimate::RUNS_MIN)
         };
@@ -47,10 +51,11 @@ impl Report<'_> {
             let mut texts = vec![row.workload.to_owned()];
             texts.push(relative.as_ref().map_or_else(|| "–".to_owned(), |its| best(its, metric)));
             for (subject, cell) in row.cells.iter().enumerate() {
-                let ratio = relative.as_ref().and_then(|its| Estimate::of(its.by_round[subject].values().copied()));
-                texts.push(match ratio {
+                let difference = relative.as_ref().and_then(|its| its.differences[subject]);
+                texts.push(match difference {
                     _ if cell.failures > 0 => "failed".to_owned(),
-                    Some(ratio) => times(&ratio, relative.as_ref().is_some_and(|its| its.best == self.subjects[subject])),
+                    Some(_) if relative.as_ref().is_some_and(|its| its.best == self.subjects[subject]) => "1".to_owned(),
+                    Some(difference) => times(&difference.ratio, difference.side()),
                     None => "–".to_owned(),
                 });
             }
@@ -68,7 +73,9 @@ impl Report<'_> {
         let medians = row.cells.iter().enumerate().filter_map(|(index, cell)| Some((index, cell.estimate(metric)?.median)));
         let (best, median) = medians.min_by(|a, b| a.1.total_cmp(&b.1))?;
         let by_round = row.cells.iter().map(|cell| cell.ratios(&row.cells[best], metric)).collect();
-        Some(Relative { best: self.subjects[best], median, by_round })
+        let bests = row.cells[best].figures(metric);
+        let differences = row.cells.iter().map(|cell| Difference::by_round(&cell.figures(metric), &bests)).collect();
+        Some(Relative { best: self.subjects[best], median, by_round, differences })
     }
 
     /// The geometric mean of a subject's ratios over all rows, round by round.
@@ -77,7 +84,7 @@ impl Report<'_> {
             let ratios: Option<Vec<f64>> = rows.iter().map(|row| row.as_ref()?.by_round[subject].get(&round).copied()).collect();
             geometric_mean(ratios?)
         });
-        Estimate::of(rounds).map_or_else(|| "–".to_owned(), |ratio| times(&ratio, false))
+        Estimate::of(rounds).map_or_else(|| "–".to_owned(), |ratio| times(&ratio, ratio.side()))
     }
 }
 
@@ -87,10 +94,9 @@ fn best(relative: &Relative<'_>, metric: &Metric) -> String {
     format!("{} {}", value(relative.median, unit(&[estimate], metric.units)), relative.best)
 }
 
-/// Such as `1.30 ±7%` or `~ 1.02 ±5%`. The best one's own is 1, and that is not news.
-fn times(ratio: &Estimate, is_best: bool) -> String {
-    match ratio.side() {
-        _ if is_best => "1".to_owned(),
+/// Such as `1.30 ±7%` or `~ 1.02 ±5%`.
+fn times(ratio: &Estimate, side: Side) -> String {
+    match side {
         Side::Unknown => format!("{:.2}", ratio.median),
         side => {
             let mark = if side == Side::Even { "~ " } else { "" };

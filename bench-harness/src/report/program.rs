@@ -6,7 +6,7 @@ use std::fmt::Write;
 use comfy_table::Table;
 
 use super::{BYTES, COUNTS, CPU_NOTE, Cell, Format, MEMORY, Metric, Report, TIMES, plural, print_right, unit, value};
-use crate::statistics::{Estimate, Side};
+use crate::statistics::{Difference, Estimate, Side};
 
 /// How std words that a process ended well.
 const WELL: &str = "exit status: 0";
@@ -58,6 +58,7 @@ impl Report<'_> {
         }
         print_right(text, &format!("Command: {}", row.workload), "", table, format);
         self.print_endings(text);
+        self.print_flags(text);
         self.print_reading(text, first);
     }
 
@@ -71,16 +72,27 @@ impl Report<'_> {
         }
     }
 
+    /// How programs were built that have their allocator in them.
+    fn print_flags(&self, text: &mut String) {
+        let flags = &self.kept.session.flags;
+        if !flags.is_empty() {
+            let _ = writeln!(text, "\nBuilt: {}.", flags.join(";\n       "));
+        }
+    }
+
     fn print_reading(&self, text: &mut String, first: &str) {
         let repetitions = self.kept.session.repetitions as usize;
         let _ = writeln!(
             text,
             "\nFigures are medians of {repetitions} run{}. Each ratio divides a subject's figure by that of {first} in the same round: below 1 is\n\
-             less, which is better. \"{first} again\" is the same library, so what its ratios say is noise.",
+             less, which is better. \"{first} again\" is {first} once more, so what its ratios say is noise.",
             plural(repetitions)
         );
         let _ = if repetitions >= Estimate::RUNS_MIN {
-            writeln!(text, "In parentheses is the ratio's 95 % interval; ~ means that it contains 1: no difference.")
+            writeln!(
+                text,
+                "In parentheses is the ratio's 95 % interval; ~ means that it contains 1, or that chance may do that (p ≥ 0.05): no difference."
+            )
         } else {
             writeln!(text, "Fewer than {} runs say nothing at 95 %, so there are no intervals.", Estimate::RUNS_MIN)
         };
@@ -95,8 +107,9 @@ impl Report<'_> {
 
 /// Such as `~ 1.02 (0.98–1.05)`.
 fn quotient(cell: &Cell<'_>, first: &Cell<'_>, metric: &Metric) -> String {
-    let Some(ratio) = Estimate::of(cell.ratios(first, metric).into_values()) else { return "–".to_owned() };
-    match ratio.side() {
+    let Some(difference) = Difference::by_round(&cell.figures(metric), &first.figures(metric)) else { return "–".to_owned() };
+    let ratio = difference.ratio;
+    match difference.side() {
         Side::Unknown => format!("{:.2}", ratio.median),
         side => {
             let mark = if side == Side::Even { "~ " } else { "" };

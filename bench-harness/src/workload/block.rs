@@ -1,6 +1,7 @@
 //! Blocks of memory whose size is known at run time only, straight from the allocator: one, or a table of many.
 
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error, realloc};
+use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 
 use super::opaque;
@@ -33,6 +34,18 @@ impl Block {
         // SAFETY: at least 8 bytes, aligned to 8.
         unsafe { start.cast::<u64>().write(word) };
         Self { start, layout }
+    }
+
+    /// With another size, at least 8 bytes, wherever that is to be had. What both sizes have room for, stays.
+    #[inline]
+    pub(crate) fn resized(self, bytes: usize) -> Self {
+        let old = ManuallyDrop::new(self);
+        // SAFETY: as in `new`.
+        let layout = unsafe { Layout::from_size_align_unchecked(bytes, 8) };
+        // SAFETY: allocated with this layout, and not freed, for `old` never is; the new size is not zero.
+        let start = unsafe { realloc(opaque(old.start.as_ptr()), old.layout, bytes) };
+        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
+        Self { start: opaque_block(start), layout }
     }
 
     #[inline]

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::block::Block;
 use super::{Context, Outcome, Rng, Workload, timed};
+use crate::live::{self, Held};
 use crate::subject::{Cost, Memory, note};
 
 const KIB: usize = 1 << 10;
@@ -138,11 +139,11 @@ pub const WORKLOADS: &[Workload] = &[
 type Sizes = fn(&mut Rng) -> usize;
 
 /// 8–1024 B, all equally often.
-fn small(rng: &mut Rng) -> usize {
+pub(super) fn small(rng: &mut Rng) -> usize {
     rng.between(8, 1024)
 }
 
-/// 8 B to 128 KiB, as `burst-idle` has them.
+/// 8 B to 128 KiB.
 fn mixed(rng: &mut Rng) -> usize {
     let most = 1 << rng.between(4, 17);
     8 + rng.below(most)
@@ -155,7 +156,7 @@ fn mixed_small(rng: &mut Rng) -> usize {
 }
 
 /// 16 B to 4 KiB, every doubling equally often.
-fn up_to_4_kib(rng: &mut Rng) -> usize {
+pub(super) fn up_to_4_kib(rng: &mut Rng) -> usize {
     let least = 1 << rng.between(4, 11);
     least + rng.below(least)
 }
@@ -177,8 +178,10 @@ struct Heap {
     blocks: Vec<Block>,
     rng: Rng,
     sizes: Sizes,
-    /// In the blocks, at this moment.
+    /// In the blocks, at this moment …
     bytes: usize,
+    /// … which whoever watches is to know.
+    held: Held,
     /// The most there ever were.
     peak_bytes: usize,
     /// In all blocks there ever were.
@@ -203,7 +206,17 @@ impl Heap {
         // SAFETY: as long as the slice, whose elements may hold anything.
         unsafe { table.as_mut_ptr().write_bytes(1, table.len()) };
         black_box(table);
-        Self { blocks, rng: Rng::new(seed), sizes, bytes: 0, peak_bytes: 0, allocated_bytes: 0, allocations: 0, sum: 0 }
+        Self {
+            blocks,
+            rng: Rng::new(seed),
+            sizes,
+            bytes: 0,
+            held: Held::nothing(),
+            peak_bytes: 0,
+            allocated_bytes: 0,
+            allocations: 0,
+            sum: 0,
+        }
     }
 
     /// What the table of the blocks takes.
@@ -213,6 +226,7 @@ impl Heap {
 
     fn add(&mut self, block: Block) {
         self.bytes += block.size();
+        self.held.set(self.bytes);
         self.peak_bytes = self.peak_bytes.max(self.bytes);
         self.allocated_bytes += block.size() as u64;
         self.allocations += 1;
@@ -233,6 +247,7 @@ impl Heap {
 
     fn count_freed(&mut self, block: &Block) {
         self.bytes -= block.size();
+        self.held.set(self.bytes);
         self.sum = self.sum.wrapping_mul(31).wrapping_add(block.word());
     }
 
@@ -393,6 +408,7 @@ fn burst(context: &Context, full: usize, sizes: Sizes, survivors: Survivors) -> 
     let mut heap = Heap::new(bytes as u64, sizes, bytes, 0);
     let mut others = Heap::new(1, sizes, 2 * around, 10);
     let before = Memory::now().anonymous;
+    live::begin();
     let grown = timed(|| {
         others.grow(around);
         heap.grow(bytes);
@@ -442,6 +458,7 @@ fn saw_tooth(context: &Context) -> Outcome {
     let reads = context.scaled(20_000_000);
     let mut heap = Heap::new(13, mixed_small, high, 5);
     let mut resident = Resident::default();
+    live::begin();
     let before = Cost::now();
     let outcome = timed(|| {
         for _ in 0..CYCLES {
@@ -493,6 +510,7 @@ fn limit(context: &Context, limit: Limit) -> Outcome {
         note("limit_bytes", bytes as u64);
     }
     let barrier = Barrier::new(THREADS);
+    live::begin();
     let before = Cost::now();
     let (resident, outcome) = Resident::during(Duration::from_millis(50), || {
         timed(|| {
@@ -568,6 +586,7 @@ fn many_idle_threads(context: &Context, farewell: Farewell) -> Outcome {
         barrier.wait();
         rest(Duration::from_millis(200));
         waiting = Memory::now().anonymous;
+        live::begin();
         let outcome = timed(|| {
             barrier.wait();
             barrier.wait();
@@ -601,6 +620,7 @@ fn purge_policies(context: &Context) -> Outcome {
     let mut resident = Resident::default();
     let mut ticks = Ticks::new(context);
     let mut busy = Duration::ZERO;
+    live::begin();
     let before = Cost::now();
     for demand in DEMAND_MIB {
         let most = context.scaled(demand << 20) as usize;
@@ -663,6 +683,7 @@ fn load_curve(context: &Context) -> Outcome {
     let mut cache = Heap::new(19, up_to_32_kib, context.scaled(Day::CACHE_BYTES) as usize, 20);
     let mut resident = Resident::default();
     let mut ticks = Ticks::new(context);
+    live::begin();
     let before = Cost::now();
     for load in Day::LOAD {
         let cache_bytes = (context.scaled(Day::CACHE_BYTES) * load / 100) as usize;
@@ -749,6 +770,7 @@ mod tests {
             thread_idle: Some(|| _ = IDLE.fetch_add(1, Ordering::Relaxed)),
             observe: Some(|requests_per_second, _| _ = REQUESTS.fetch_add(requests_per_second as u64, Ordering::Relaxed)),
             notes: Some(|note| note("pauses", 7)),
+            ..Controls::NONE
         };
         let context = Context { percent: 1, controls, ..Context::default() };
         let run = |name: &str| {

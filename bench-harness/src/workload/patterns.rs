@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::hint::black_box;
 use std::mem::MaybeUninit;
-use std::time::Duration;
 
 use super::block::{Block, BlockTable};
 use super::{Context, Outcome, Rng, Workload, opaque_box, timed};
@@ -93,7 +92,7 @@ pub const WORKLOADS: &[Workload] = &[
         name: "vec-grow-1m",
         about: "a vector pushed from nothing to 1,000,000 words (8 MB); an operation is one vector",
         telling: true,
-        run: |context| vec_grow(context, 1_000_000, 250),
+        run: |context| vec_grow(context, 1_000_000, 150),
     },
     Workload {
         name: "cold-growth",
@@ -111,13 +110,13 @@ pub const WORKLOADS: &[Workload] = &[
         name: "large",
         about: "blocks of 33–400 KiB, 16 live, one byte per 4 KiB written",
         telling: true,
-        run: |context| sized(context, 33 << 10, 400 << 10, 16, 300_000),
+        run: |context| sized(context, 33 << 10, 400 << 10, 16, 120_000),
     },
     Workload {
         name: "xlarge",
         about: "blocks of 1–16 MiB, 4 live, one byte per 4 KiB written",
         telling: false,
-        run: |context| sized(context, 1 << 20, 16 << 20, 4, 12_000),
+        run: |context| sized(context, 1 << 20, 16 << 20, 4, 2_000),
     },
     Workload {
         name: "small-program",
@@ -130,12 +129,6 @@ pub const WORKLOADS: &[Workload] = &[
         about: "nothing at all, for comparison with small-program",
         telling: false,
         run: |context| small_program(context, 0),
-    },
-    Workload {
-        name: "burst-idle",
-        about: "256 MiB of mixed blocks, all freed, then 12 s of nothing: how much is still resident after 2 s and after 12 s",
-        telling: false,
-        run: burst_idle,
     },
 ];
 
@@ -355,30 +348,4 @@ fn small_program(_context: &Context, live: usize) -> Outcome {
         }
         (count.max(1) as u64, black_box(&blocks).iter().flatten().map(|block| block.size() as u64).sum())
     })
-}
-
-fn burst_idle(context: &Context) -> Outcome {
-    let bytes_wanted = context.scaled(256 << 20) as usize;
-    let mut rng = Rng::new(5);
-    let outcome = timed(|| {
-        let mut blocks = Vec::new();
-        let mut bytes = 0;
-        while bytes < bytes_wanted {
-            let most = 1 << rng.between(4, 17);
-            let size = 8 + rng.below(most);
-            let block = Block::new(size, bytes as u64);
-            block.touch();
-            bytes += size;
-            blocks.push(block);
-        }
-        let sum = blocks.iter().fold(0_u64, |sum, block| sum.wrapping_mul(31).wrapping_add(block.word()));
-        (blocks.len() as u64, sum)
-    });
-    if context.percent == 100 {
-        std::thread::sleep(Duration::from_secs(2));
-        crate::subject::note_resident("after_2_s");
-        std::thread::sleep(Duration::from_secs(10));
-        crate::subject::note_resident("after_12_s");
-    }
-    outcome
 }

@@ -38,17 +38,17 @@ pub const WORKLOADS: &[Workload] = &[
 
 /// How a side waits for the other: spinning, because it is about to come, but looking seldom, because every look takes the line away that
 /// the other is writing; and giving way now and then, because it may have been stopped. Going to sleep would measure the kernel.
-struct Patience(u32);
+pub(super) struct Patience(u32);
 
 impl Patience {
     const LOOKS: u32 = 200;
     const SPINS_PER_LOOK: u32 = 100;
 
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(0)
     }
 
-    fn wait(&mut self) {
+    pub(super) fn wait(&mut self) {
         if self.0 < Self::LOOKS {
             self.0 += 1;
             (0..Self::SPINS_PER_LOOK).for_each(|_| std::hint::spin_loop());
@@ -65,7 +65,7 @@ impl Patience {
 fn handover(context: &Context) -> Outcome {
     const BATCH: usize = 256;
     type Message = Box<[MaybeUninit<u64>; 8]>;
-    let batches = context.scaled(20_000_000).div_ceil(BATCH as u64);
+    let batches = context.scaled(6_000_000).div_ceil(BATCH as u64);
     timed(|| {
         let (sender, receiver) = sync_channel::<Vec<Message>>(32);
         let sum = thread::scope(|scope| {

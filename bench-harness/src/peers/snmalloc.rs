@@ -1,0 +1,20 @@
+//! snmalloc: how it shows that it is in use.
+
+use std::hint::black_box;
+
+use freestone_bench::subject::locked;
+use snmalloc_rs::SnMalloc;
+
+/// snmalloc's own count of what it took from the system follows what is asked for.
+pub(crate) fn proof() -> Result<String, String> {
+    let before = SnMalloc::memory_stats().peak_memory_usage;
+    // Not touched, so that the proof does not show in the peak that is reported.
+    drop(black_box(Vec::<u8>::with_capacity(64 << 20)));
+    let after = SnMalloc::memory_stats().peak_memory_usage;
+    if after - before < 32 << 20 {
+        return Err(format!("64 MiB raised its peak by {} bytes only", after - before));
+    }
+    // snmalloc itself has no version that a program can ask for.
+    const VERSION: Option<&str> = locked("snmalloc-rs");
+    Ok(format!("snmalloc-rs {}", VERSION.unwrap_or("of unknown version")))
+}
