@@ -210,9 +210,16 @@ impl Attached {
 
     /// Ends it as Ctrl-C does; says what its maps contain, by their names, and which of them are histograms.
     fn end(mut self, name: &str) -> BTreeMap<String, Value> {
-        // SAFETY: our child, which nobody has waited for.
-        assert_eq!(unsafe { libc::kill(self.child.id().cast_signed(), libc::SIGINT) }, 0);
-        let status = self.child.wait().expect("a child");
+        // One that comes while it is busy with what it was asked before may get lost.
+        let status = (0..PATIENCE.as_secs()).step_by(5).find_map(|_| {
+            // SAFETY: our child, which nobody has waited for.
+            assert_eq!(unsafe { libc::kill(self.child.id().cast_signed(), libc::SIGINT) }, 0);
+            (0..50).find_map(|_| {
+                std::thread::sleep(Duration::from_millis(100));
+                self.child.try_wait().expect("a child")
+            })
+        });
+        let status = status.unwrap_or_else(|| panic!("{name} does not end"));
         let mut maps = BTreeMap::new();
         for line in self.lines.iter().filter(|line| !line.is_empty()) {
             let value: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{name}: {error}: {line}"));
