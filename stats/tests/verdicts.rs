@@ -72,10 +72,13 @@ const AHEAD_NS: i64 = 3600 * SECOND_NS;
 
 /// From here on, time passes at ticks.
 fn stop_the_clock() {
+    let (looked, earlier) = (Instant::now(), freestone::snapshot());
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `now` is a place to write to.
     unsafe { clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
     NOW_NS.store(now.tv_sec * SECOND_NS + now.tv_nsec + AHEAD_NS, Ordering::Relaxed);
+    let passed_ns = [looked.elapsed().as_nanos() as i64, (freestone::snapshot().at_ns - earlier.at_ns) as i64];
+    assert!(passed_ns.iter().all(|&passed_ns| passed_ns >= AHEAD_NS), "they look at another clock: {passed_ns:?}");
 }
 
 /// A program, and what it is to be called.
