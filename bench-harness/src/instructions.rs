@@ -17,12 +17,12 @@ use std::iter;
 use std::os::unix::fs::symlink;
 use std::path::{self, Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
 use freestone_bench::subject::SIMULATED;
 use freestone_bench::workload::Workload;
+use tempfile::TempDir;
 
 use crate::cargo::Cargo;
 use crate::child::{Failure, output};
@@ -84,16 +84,21 @@ fn valgrind() -> Option<PathBuf> {
 /// Runs a subject on a little of a row. The measurement is what it says of itself, with its instructions; its times and its memory mean nothing.
 pub(crate) fn count(launch: &Launch<'_>, built: &Built, row: &Row) -> Result<Measurement, Failure> {
     let valgrind = valgrind().ok_or_else(|| Failure { reason: "there is no valgrind".to_owned(), hopeless: true })?;
-    let folder = Folder::new()?;
-    folder.link(SUBJECT, &built.program)?;
+    let folder = TempDir::with_prefix("freestone-bench-")
+        .map_err(|error| Failure::once(format!("there is no folder to count in: {error}")))?;
+    let link = |name: &str, elsewhere: &Path| {
+        symlink(elsewhere, folder.path().join(name))
+            .map_err(|error| Failure::once(format!("cannot link to {}: {error}", elsewhere.display())))
+    };
+    link(SUBJECT, &built.program)?;
     if row.workload.is_real() {
-        folder.link(INPUTS, launch.inputs)?;
+        link(INPUTS, launch.inputs)?;
     }
     // For ld.so a space or a colon ends a path, and anything may stand in that of the workspace.
-    folder.link(REPEATABLE, launch.repeatable)?;
+    link(REPEATABLE, launch.repeatable)?;
     let little = Launch { percent: launch.percent.min(PERCENT_MAX), inputs: Path::new(INPUTS), ..*launch };
     let mut command = Command::new(valgrind);
-    command.current_dir(&folder.0).args(["--tool=callgrind", "--quiet"]);
+    command.current_dir(&folder).args(["--tool=callgrind", "--quiet"]);
     command.arg(format!("--zero-before={BEGINS}")).arg(format!("--dump-before={ENDS}"));
     // Counting ends where such a function begins, and goes on where it ends; and it has begun before.
     command.args(BY_DURATION.map(|function| format!("--toggle-collect={function}"))).arg("--collect-atstart=yes");
@@ -110,7 +115,7 @@ pub(crate) fn count(launch: &Launch<'_>, built: &Built, row: &Row) -> Result<Mea
     command.env(PRELOAD, libraries.join(OsStr::new(":")));
     let said = output(&mut command, launch.timeout.saturating_mul(PATIENCE).min(Duration::from_hours(1).max(launch.timeout)))?;
     let mut measurement = Launch::understood(&said.stdout)?;
-    measurement.instructions = Some(written(&folder.0)?);
+    measurement.instructions = Some(written(folder.path())?);
     measurement.notes.insert(PERCENT_NOTE.to_owned(), little.percent);
     Ok(measurement)
 }
@@ -137,35 +142,6 @@ fn part(text: &str) -> Option<u64> {
     let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
     let trigger = text.lines().any(|line| line.starts_with("desc: Trigger:") && line.trim_end().ends_with(ENDS));
     if trigger { value("totals:")?.parse().ok() } else { None }
-}
-
-/// A folder that goes with whoever holds it.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Result<Self, Failure> {
-        static MADE: AtomicU64 = AtomicU64::new(0);
-        // Relaxed: a number that nobody else gets is all that is wanted.
-        let name = format!("freestone-bench-{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
-        let path = env::temp_dir().join(name);
-        // Of somebody dead who had our number.
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir(&path).map_err(|error| Failure::once(format!("cannot create {}: {error}", path.display())))?;
-        Ok(Self(path))
-    }
-
-    /// Gives something that lies elsewhere a name in here.
-    fn link(&self, name: &str, elsewhere: &Path) -> Result<(), Failure> {
-        symlink(elsewhere, self.0.join(name))
-            .map_err(|error| Failure::once(format!("cannot link to {}: {error}", elsewhere.display())))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // What cannot be removed lies where all lies that nobody needs any more.
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 #[cfg(test)]
