@@ -22,7 +22,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::arguments::Tables;
 use crate::plain::tamed;
-use crate::record::{Keeper, Kept, Kind, Measurement, Outcome, Record, thinned};
+use crate::record::{Keeper, Kept, Kind, Measurement, Outcome, Record, Session, thinned};
 use crate::report::{Format, Wanted, excerpt, source};
 use crate::{Ending, Misuse};
 
@@ -295,6 +295,10 @@ fn keep(root: &Path, file: &Path, name: Option<&str>) -> Result<String> {
     ensure!(kept.end.is_some(), "{} holds a session that was cut short, which is no reference", file.display());
     let record = format!("{RECORDS}/{}/{date}/{name}.jsonl", slug(&kept));
     compact(&mut kept);
+    let Session { arguments, environment, .. } = &mut kept.session;
+    for word in arguments.iter_mut().chain(environment) {
+        *word = without_folders(word);
+    }
     let path = root.join(&record);
     let folder = path.parent().unwrap_or(root);
     fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
@@ -367,9 +371,39 @@ fn compact(kept: &mut Kept) {
     }
 }
 
+/// Where the files of whoever made a record lay is nobody's business: of paths from the root the last part stays, behind a `=` too.
+fn without_folders(word: &str) -> String {
+    let (name, value) = word.rsplit_once('=').map_or(("", word), |(name, value)| (&word[..=name.len()], value));
+    if !value.starts_with('/') {
+        return word.to_owned();
+    }
+    let last =
+        |path: &str| Path::new(path).file_name().map_or_else(|| path.to_owned(), |last| last.to_string_lossy().into_owned());
+    let paths: Vec<String> = value.split(':').map(last).collect();
+    format!("{name}{}", paths.join(":"))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{blocks, comment, mentions, parts};
+    use super::{blocks, comment, mentions, parts, without_folders};
+
+    #[test]
+    fn of_a_path_from_the_root_the_last_part_stays() {
+        for (word, shown) in [
+            ("/home/me/secret/full.jsonl", "full.jsonl"),
+            ("--json=/home/me/full.jsonl", "--json=full.jsonl"),
+            ("LD_PRELOAD=/opt/a.so:/home/me/b.so", "LD_PRELOAD=a.so:b.so"),
+            ("mimalloc=/opt/lib.so", "mimalloc=lib.so"),
+            ("https://some.where/else", "https://some.where/else"),
+            ("target/full.jsonl", "target/full.jsonl"),
+            ("grpc streams=128", "grpc streams=128"),
+            ("--with=", "--with="),
+            ("/", "/"),
+            ("", ""),
+        ] {
+            assert_eq!(without_folders(word), shown);
+        }
+    }
 
     #[test]
     fn comments_say_what_is_wrong_with_them() {

@@ -16,7 +16,7 @@ fn diary(nanos: u64, date: &str) -> String {
     let machine = r#"{"cpu":"A Fine(R) CPU 9000","cores":2,"is_virtual":true,"memory_bytes":1073741824,"kernel":"Linux 6","huge_pages":"madvise","governor":null,"rustc":"1.95.0","load_average":"0 0 0"}"#;
     let subjects = r#"[{"subject":"system","version":"glibc 2.36"},{"subject":"freestone","version":"0.1.0"}]"#;
     let mut text = format!(
-        r#"{{"record":"session","date":"{date}T00:00:00Z","commit":"abc1234","machine":{machine},"seed":7,"repetitions":6,"percent":100,"workloads":["real-json","hot-64","burst-idle-64m-small"],"subjects":{subjects},"left_out":[],"environment":[]}}"#
+        r#"{{"record":"session","date":"{date}T00:00:00Z","commit":"abc1234","machine":{machine},"seed":7,"repetitions":6,"percent":100,"workloads":["real-json","hot-64","burst-idle-64m-small"],"subjects":{subjects},"left_out":[],"environment":["A_KNOB=/home/me/knob"],"arguments":["--full","--json","/home/me/new.jsonl"]}}"#
     );
     text.push('\n');
     for round in 1..=6 {
@@ -103,6 +103,8 @@ fn a_session_becomes_a_record_and_the_tables_that_wait_for_it_are_written() {
     assert!(record.len() < session.len() / 10, "{} of {}", record.len(), session.len());
     assert_eq!(record.lines().count(), session.lines().count());
     assert_eq!(record.matches("\"resident\"").count(), 6, "one run for each row and subject");
+    // And but for whose machine it was.
+    assert!(record.contains(r#""environment":["A_KNOB=knob"],"arguments":["--full","--json","new.jsonl"]"#), "{record:.900}");
 }
 
 #[test]
