@@ -5,12 +5,12 @@
 //! blocks (callgrind, jemalloc 5.3.1, November 2026). So they are a subject of their own (`jemalloc-stats`), and the plain one, with which
 //! Freestone is compared, goes without.
 
-use std::ffi::{CStr, c_char, c_uint};
-use std::ptr;
+#[path = "../user_crate/patch/serves/jemalloc.rs"]
+mod serves;
 
-use tikv_jemalloc_sys::mallctl;
+use std::ffi::{CStr, c_char};
 
-/// jemalloc knows the arena of every block it served, and of no other.
+/// It serves boxes, and keeps no books.
 pub(crate) fn proof() -> Result<String, String> {
     if cfg!(feature = "jemalloc-stats") {
         return Err("it was built to keep books".to_owned());
@@ -18,26 +18,11 @@ pub(crate) fn proof() -> Result<String, String> {
     serves_boxes()
 }
 
+/// It serves boxes, and does what it was asked to.
 fn serves_boxes() -> Result<String, String> {
-    let block = std::hint::black_box(Box::new([0_u8; 100]));
-    let mut pointer = ptr::from_ref(&*block);
-    let mut arena: c_uint = 0;
-    let mut length = size_of_val(&arena);
-    // SAFETY: reads a pointer and writes an arena number, each of the length given.
-    let code = unsafe {
-        mallctl(
-            c"arenas.lookup".as_ptr(),
-            (&raw mut arena).cast(),
-            &raw mut length,
-            (&raw mut pointer).cast(),
-            size_of_val(&pointer),
-        )
-    };
-    if code != 0 {
-        return Err(format!("it does not know a boxed block (error {code})"));
-    }
+    serves::boxes()?;
     knobs_are_in_force(&std::env::var("_RJEM_MALLOC_CONF").unwrap_or_default())?;
-    Ok(version())
+    Ok(serves::version())
 }
 
 /// Compares what the environment asks for, `name:value,…`, with what jemalloc says that it does. It would only print a warning.
@@ -58,12 +43,6 @@ fn knobs_are_in_force(asked: &str) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-/// Such as `5.3.1`, without the commit behind it.
-fn version() -> String {
-    let version = tikv_jemalloc_ctl::version::read().unwrap_or("of unknown version");
-    version.split('-').next().unwrap_or_default().to_owned()
 }
 
 /// What jemalloc says under a name that ends with a zero byte. It compares the size of `T` with its own, so a wrong one is an error.

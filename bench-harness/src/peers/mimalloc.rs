@@ -1,14 +1,15 @@
 //! mimalloc: how it shows that it is in use, and in which version. Its crate builds one of two, which differ much.
 
+#[path = "../user_crate/patch/serves/mimalloc.rs"]
+mod serves;
+
 // The bindings come from the crate; only the C library behind them is asked.
 use mimalloc as _;
 
-use std::ffi::{c_int, c_long, c_void};
+use std::ffi::{c_int, c_long};
 
 unsafe extern "C" {
-    fn mi_is_in_heap_region(pointer: *const c_void) -> bool;
     fn mi_option_get(option: c_int) -> c_long;
-    fn mi_version() -> c_int;
 }
 
 /// It is version 3, and serves boxes.
@@ -23,20 +24,10 @@ pub(crate) fn proof_of_v2() -> Result<String, String> {
     serves_boxes(2)
 }
 
-/// mimalloc knows which addresses lie in its heaps.
+/// It is of this version, serves boxes, and does what it was asked to.
 fn serves_boxes(major: c_int) -> Result<String, String> {
-    let block = std::hint::black_box(Box::new([0_u8; 100]));
-    // SAFETY: takes no argument.
-    let version = unsafe { mi_version() };
-    // SAFETY: the pointer is only looked at as a number.
-    if !unsafe { mi_is_in_heap_region(std::ptr::from_ref(&*block).cast()) } {
-        return Err("a boxed block is in none of its heaps".to_owned());
-    }
-    // Major, and two digits each for minor and patch; one digit each before 2.3.2 and 3.3.
-    let (of, minor, patch) = match version {
-        10_000.. => (version / 10_000, version / 100 % 100, version % 100),
-        _ => (version / 100, version / 10 % 10, version % 10),
-    };
+    serves::boxes()?;
+    let [of, minor, patch] = serves::version();
     if of != major {
         return Err(format!("this is version {of}.{minor}.{patch}"));
     }

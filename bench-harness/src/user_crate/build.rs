@@ -74,6 +74,15 @@ pub(crate) struct Proved {
     pub(crate) program: PathBuf,
 }
 
+/// The crate that goes into the user's program.
+const SOURCES: [(&str, &str); 6] = [
+    ("lib.rs", include_str!("patch/lib.rs")),
+    ("serves/system.rs", include_str!("patch/serves/system.rs")),
+    ("serves/freestone.rs", include_str!("patch/serves/freestone.rs")),
+    ("serves/jemalloc.rs", include_str!("patch/serves/jemalloc.rs")),
+    ("serves/mimalloc.rs", include_str!("patch/serves/mimalloc.rs")),
+    ("serves/snmalloc.rs", include_str!("patch/serves/snmalloc.rs")),
+];
 /// What a subject's version is asked by, and the name of the variable that asks.
 const ANSWER: &str = "freestone-bench-proof ";
 const QUESTION: &str = "FREESTONE_BENCH_PROOF";
@@ -203,9 +212,9 @@ impl Workshop<'_> {
             ("workspace".to_owned(), Value::Table(Table::new())),
         ]);
         let context = || format!("cannot write {}", folder.display());
-        fs::create_dir_all(folder.join("src")).with_context(context)?;
+        fs::create_dir_all(folder.join("src/serves")).with_context(context)?;
         fs::write(folder.join("Cargo.toml"), toml::to_string(&manifest)?).with_context(context)?;
-        fs::write(folder.join("src/lib.rs"), include_str!("patch/lib.rs")).with_context(context)
+        SOURCES.iter().try_for_each(|(name, text)| fs::write(folder.join("src").join(name), text).with_context(context))
     }
 
     /// Cargo in the copy. Files of settings that lie above the workspace count there as they do for the user; git finds no repository above, least
