@@ -273,7 +273,7 @@ pub(crate) struct UserCrate {
     /// Features of the package.
     #[arg(long, value_name = "NAMES")]
     pub(crate) features: Option<String>,
-    /// These subjects.
+    /// These subjects: system, jemalloc, mimalloc, snmalloc, freestone, or all; without it, all but snmalloc, which wants cmake.
     #[arg(long, value_name = "NAMES", value_delimiter = ',', action = ArgAction::Append)]
     pub(crate) subjects: Vec<String>,
     #[command(flatten)]

@@ -17,7 +17,7 @@ use crate::machine::{Machine, said};
 use crate::plan::{Plan, Row};
 use crate::record::{Keeper, Kept, Kind, Outcome, Record, Run, Session, Version, View};
 use crate::rounds::{self, Launch};
-use crate::subjects::{self, Built, FREESTONE, Subject, is_again};
+use crate::subjects::{self, Built, EVERYONE, FREESTONE, Subject, is_again};
 use crate::tables::replaced;
 use crate::{Misuse, calls, inputs, instructions, interrupt, possible, session};
 
@@ -140,7 +140,7 @@ impl Pair {
         let (before, after) = (names(&self.base), names(&self.new));
         let both: Vec<String> = before.iter().filter(|name| after.contains(name) && !is_again(name)).cloned().collect();
         let named: Vec<&String> = asked.measure.subjects.iter().chain(&asked.measure.with).collect();
-        let chosen = if named.iter().any(|name| *name == "all") {
+        let chosen = if named.iter().any(|name| *name == EVERYONE) {
             both
         } else if named.is_empty() {
             // One that the base has and the new side lacks is found missing.

@@ -33,6 +33,7 @@ use crate::child::Launcher;
 use crate::machine::Machine;
 use crate::record::{Kind, LeftOut, Session, Version};
 use crate::report::Format;
+use crate::subjects::EVERYONE;
 use crate::{Ending, Misuse, program, rounds, say, session, show};
 use build::{PEERS, Peer, Proved, Workshop};
 use sources::Sources;
@@ -89,10 +90,13 @@ pub(crate) fn compare(asked: &UserCrate, format: Format) -> Result<Ending> {
     Ok(if incomplete && ending != Ending::Interrupted { Ending::Badly } else { ending })
 }
 
-/// Those who were named, in this order, or those who take part by default.
+/// Those who were named, in this order, or everyone, or those who take part by default.
 fn wanted(names: &[String]) -> Result<Vec<Peer>> {
     if names.is_empty() {
         return Ok(PEERS.into_iter().filter(|peer| peer.by_default).collect());
+    }
+    if names.iter().any(|name| name == EVERYONE) {
+        return Ok(PEERS.to_vec());
     }
     let mut wanted = Vec::new();
     for name in names {
@@ -186,4 +190,22 @@ fn flags(workshop: &Workshop<'_>) -> Result<Vec<String>> {
         flags.push(format!("its own #[global_allocator] in line {line} of {} does not count", file.display()));
     }
     Ok(flags)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Peer, wanted};
+
+    #[test]
+    fn subjects_are_those_that_were_named_or_everyone() {
+        let of = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+            let name = |peer: &Peer| peer.name;
+            wanted(&names).map(|wanted| wanted.iter().map(name).collect::<Vec<_>>().join(" ")).map_err(|error| error.to_string())
+        };
+        assert_eq!(of(&[]), Ok("system jemalloc mimalloc freestone".to_owned()));
+        assert_eq!(of(&["all"]), Ok("system jemalloc mimalloc snmalloc freestone".to_owned()));
+        assert_eq!(of(&["freestone", "system"]), Ok("freestone system".to_owned()));
+        assert_eq!(of(&["system", "system"]), Err("there are two subjects named 'system'".to_owned()));
+    }
 }
