@@ -60,7 +60,8 @@ fn value(text: &str, name: &str) -> Option<String> {
     Some(rest.trim().to_owned())
 }
 
-fn page_bytes() -> Option<u64> {
+/// The kernel's unit of memory.
+pub(crate) fn page_bytes() -> Option<u64> {
     // SAFETY: no memory is involved.
     let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     u64::try_from(bytes).ok()

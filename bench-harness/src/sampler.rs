@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use freestone_bench::live::{self, Sheet};
 
+use crate::machine::page_bytes;
 use crate::record::Sample;
 
 /// How much of a run is kept.
@@ -60,12 +61,10 @@ impl Sampler {
         if let Some(sheet) = &sheet {
             command.env(live::VARIABLE, sheet.number());
         }
-        // SAFETY: no memory is involved.
-        let page_bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
         Self {
             sheet,
             statm: None,
-            page_bytes: u64::try_from(page_bytes).unwrap_or(4096),
+            page_bytes: page_bytes().unwrap_or(4096),
             born_ns: live::monotonic_ns(),
             period: Self::PERIOD,
             next: Instant::now(),
